@@ -1,0 +1,55 @@
+# Job Dispatcher: `make demo` shows it, `make test` checks it. Both bring everything they need but Python, Go and make.
+# ARGS are handed to the command behind a target, as in: make bench ARGS="--jobs 50"
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+ARGS ?=
+PY := .venv/bin/python
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv:
+	@hack/setup/venv
+
+.PHONY: setup
+setup: venv ## Make .venv and the local control planes' binaries
+	@$(PY) -m hack.lab build
+
+.PHONY: demo
+demo: setup ## Show a Job split over local clusters, live
+	@$(PY) -m hack.demo $(ARGS)
+
+.PHONY: lint
+lint: venv ## Style, formatting, types, import rules
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+
+.PHONY: test
+test: setup lint ## Lint and every suite's short form, on real API servers
+	$(PY) -m pytest $(ARGS)
+
+.PHONY: lab
+lab: setup ## Local control planes: make lab ARGS="up --workers 2" (or: down, status)
+	@$(PY) -m hack.lab $(or $(ARGS),status)
+
+.PHONY: bench
+bench: setup ## Measure, print a table, write build/bench.json
+	@$(PY) -m hack.bench $(ARGS)
+
+.PHONY: lock
+lock: venv ## Lock the development packages anew (ARGS=--upgrade for newer ones)
+	@hack/setup/lock $(ARGS)
+
+.PHONY: clean
+clean: ## Stop the labs of this directory, remove what was made here (not the cache of binaries)
+	@if [ -x $(PY) ]; then for lab in .lab*; do if [ -d "$$lab" ]; then $(PY) -m hack.lab down --dir "$$lab"; fi; done; fi
+	rm -rf .venv .lab* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
