@@ -1,0 +1,115 @@
+"""What holds for the tree as a whole: the lock, the import rules, the example Jobs, the accounts' rights."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dispatcher.core import names
+
+ROOT = Path(__file__).parents[2]
+LOCK = ROOT / "requirements" / "dev.txt"
+JOBS = sorted((ROOT / "tests" / "jobs").glob("*.yaml"))
+RIGHTS = sorted((ROOT / "charts" / "job-dispatcher" / "files" / "rbac").glob("*.yaml"))
+
+
+def normalized(requirement: str) -> str:
+    """The distribution's name in a requirement, in the form in which pip compares names."""
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert name, requirement
+    return re.sub(r"[-_.]+", "-", name.group()).lower()
+
+
+def locked() -> dict[str, str]:
+    """Each locked requirement by name, with its continuation lines (hashes) joined."""
+    text = LOCK.read_text().replace("\\\n", " ")
+    lines = (line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+    return {normalized(line): line for line in lines}
+
+
+def test_every_locked_package_has_one_version_and_hashes() -> None:
+    for line in locked().values():
+        assert re.match(r"\S+==\S+( ; [^-]+)?( +--hash=sha256:[0-9a-f]{64})+$", line), line[:80]
+
+
+def test_the_lock_names_no_host_no_option_and_no_path() -> None:
+    assert not re.search(r"://|^\s*-(?!-hash)|/", LOCK.read_text(), flags=re.MULTILINE)
+
+
+def test_the_lock_covers_what_the_package_declares() -> None:
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = metadata["project"]
+    wanted = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["dev"],
+        *metadata["build-system"]["requires"],
+    ]
+    assert {normalized(requirement) for requirement in wanted} <= locked().keys()
+
+
+@pytest.mark.parametrize("module", ["kopf", "kubernetes", "asyncio", "aiohttp"])
+def test_the_core_loads_without(module: str) -> None:
+    """The import rule from the other side: a fresh interpreter that imports the whole core has not got it."""
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in sorted((ROOT / "dispatcher" / "core").rglob("*.py"))
+    ]
+    code = f"import sys, {', '.join(modules)}; sys.exit({module!r} in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def load(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def job_spec(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The Job's spec in a Job or in a CronJob."""
+    is_cron = manifest["kind"] == "CronJob"
+    spec: dict[str, Any] = manifest["spec"]["jobTemplate"]["spec"] if is_cron else manifest["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_a_job_manifest_is_ours_to_dispatch(path: Path) -> None:
+    [manifest] = load(path)
+    assert manifest["apiVersion"] == "batch/v1"
+    assert job_spec(manifest)["managedBy"] == names.DEFAULT_MANAGED_BY
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda path: path.stem)
+def test_a_job_manifests_script_is_a_list_of_outcomes(path: Path) -> None:
+    [manifest] = load(path)
+    annotations = job_spec(manifest)["template"].get("metadata", {}).get("annotations", {})
+    script = json.loads(annotations.get("lab.jobdispatcher.io/script", "[]"))
+    for outcome in script:
+        assert "exit" in outcome
+        assert outcome.keys() <= {"index", "try", "nth", "after", "exit"}
+
+
+def test_the_job_manifests_show_every_way_of_the_documentation() -> None:
+    specs = {path.stem: job_spec(load(path)[0]) for path in JOBS}
+    fields = {field for spec in specs.values() for field in spec}
+    assert {"podFailurePolicy", "successPolicy", "backoffLimitPerIndex", "suspend", "completions"} <= fields
+    assert {"activeDeadlineSeconds", "ttlSecondsAfterFinished", "backoffLimit"} <= fields
+    assert any("completions" not in spec and spec.get("parallelism", 1) > 1 for spec in specs.values())
+
+
+@pytest.mark.parametrize("path", RIGHTS, ids=lambda path: path.stem)
+def test_the_account_asks_for_nothing_by_wildcard(path: Path) -> None:
+    rules = [rule for manifest in load(path) for rule in manifest.get("rules", [])]
+    assert rules
+    for rule in rules:
+        assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+
+
+def test_secrets_are_read_in_the_controllers_own_namespace_only() -> None:
+    for path in RIGHTS:
+        for manifest in load(path):
+            if manifest["kind"] == "ClusterRole":
+                assert not any("secrets" in rule["resources"] for rule in manifest["rules"])
