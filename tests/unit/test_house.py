@@ -1,5 +1,7 @@
 """What holds for the tree as a whole: the lock, the import rules, the example Jobs, the accounts' rights."""
 
+import ast
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -42,15 +44,43 @@ def test_the_lock_names_no_host_no_option_and_no_path() -> None:
     assert not re.search(r"://|^\s*-(?!-hash)|/", LOCK.read_text(), flags=re.MULTILINE)
 
 
-def test_the_lock_covers_what_the_package_declares() -> None:
+def declared() -> tuple[set[str], set[str]]:
+    """Distributions that pyproject.toml names: of the package, and of development and building."""
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())
     project = metadata["project"]
-    wanted = [
-        *project["dependencies"],
-        *project["optional-dependencies"]["dev"],
-        *metadata["build-system"]["requires"],
-    ]
-    assert {normalized(requirement) for requirement in wanted} <= locked().keys()
+    tools = [*project["optional-dependencies"]["dev"], *metadata["build-system"]["requires"]]
+    return {normalized(it) for it in project["dependencies"]}, {normalized(it) for it in tools}
+
+
+def test_the_lock_covers_what_the_package_declares() -> None:
+    runtime, tools = declared()
+    assert runtime | tools <= locked().keys()
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level modules that a file imports, anywhere in it, other than Python's and this project's."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names - {"dispatcher", "hack", "tests"}
+
+
+@pytest.mark.parametrize("folder", ["dispatcher", "hack", "tests"])
+def test_every_import_is_declared(folder: str) -> None:
+    """What only another package brings along may be gone with its next release."""
+    runtime, tools = declared()
+    allowed = runtime if folder == "dispatcher" else runtime | tools
+    providers = importlib.metadata.packages_distributions()
+    undeclared = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in (ROOT / folder).rglob("*.py")
+        for module in imported(path)
+        if allowed.isdisjoint(normalized(name) for name in providers.get(module, []))
+    }
+    assert undeclared == set()
 
 
 @pytest.mark.parametrize("module", ["kopf", "kubernetes", "asyncio", "aiohttp"])
