@@ -1,0 +1,87 @@
+"""``job-dispatcher run``: the controller itself."""
+
+from datetime import timedelta
+
+import click
+
+from dispatcher.core import names
+
+
+@click.command()
+@click.option(
+    "--kubeconfig", type=click.Path(), help="Kubeconfig of the management cluster (default: in-cluster)."
+)
+@click.option(
+    "--managed-by",
+    default=names.DEFAULT_MANAGED_BY,
+    show_default=True,
+    help="The spec.managedBy value of the Jobs to dispatch.",
+)
+@click.option(
+    "--namespace", default="job-dispatcher", show_default=True, help="Namespace of the kubeconfig Secrets."
+)
+@click.option(
+    "--metrics-address",
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="host:port of /metrics, /healthz and /readyz; empty for none.",
+)
+@click.option(
+    "--settle-timeout", default=10.0, show_default=True, help="Seconds to wait for clusters at start."
+)
+@click.option(
+    "--deletion-give-up-after",
+    default=300.0,
+    show_default=True,
+    help="Seconds after which a cluster that is away no longer holds a deleted Job.",
+)
+@click.option("--concurrency", default=32, show_default=True, help="Jobs worked on at once.")
+@click.option("--allow-insecure-kubeconfigs", is_flag=True, help="Accept insecure-skip-tls-verify.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def run(
+    kubeconfig: str | None,
+    managed_by: str,
+    namespace: str,
+    metrics_address: str,
+    settle_timeout: float,
+    deletion_give_up_after: float,
+    concurrency: int,
+    allow_insecure_kubeconfigs: bool,
+    log_level: str,
+    log_format: str,
+) -> None:
+    """Run the controller until SIGTERM."""
+    import asyncio
+
+    from dispatcher.clusters.kubeconfig import KubeconfigError
+    from dispatcher.operator import endpoints, logs, process
+    from dispatcher.operator.settings import Settings, SettingsError
+
+    logs.configure(log_level, log_format)
+    try:
+        if metrics_address:
+            endpoints.split_address(metrics_address)
+        settings = Settings(
+            kubeconfig=kubeconfig,
+            managed_by=managed_by,
+            namespace=namespace,
+            metrics_address=metrics_address,
+            settle_timeout=settle_timeout,
+            deletion_give_up_after=timedelta(seconds=deletion_give_up_after),
+            concurrency=concurrency,
+            allow_insecure_kubeconfigs=allow_insecure_kubeconfigs,
+            log_level=log_level,
+            log_format=log_format,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        asyncio.run(process.main(settings))
+    except (SettingsError, KubeconfigError) as error:
+        raise click.ClickException(str(error)) from None

@@ -1,0 +1,81 @@
+"""What a decision asks to be done. Each action is idempotent and guards itself against a stale view."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from dispatcher.core import names
+from dispatcher.core.job import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes Event on the management Job. ``type`` is Normal or Warning."""
+
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteJob:
+    """One PUT of the Job's ``/status`` with its resourceVersion.
+
+    It carries status, annotations and finalizers together: a status update resets only ``spec``.
+    ``manifest`` is the whole object to send. ``events`` are posted once the write was accepted.
+    """
+
+    manifest: Manifest
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CreateMirror:
+    """POST a mirror. The name may turn out to be taken, by ours (adopted) or by a foreign Job."""
+
+    cluster: names.ClusterName
+    name: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class PatchMirror:
+    """PATCH a mirror or its status; ``patch`` names the UID (and resourceVersion where one must hold)."""
+
+    cluster: names.ClusterName
+    name: str
+    uid: str
+    content_type: str
+    patch: Any
+    subresource: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMirror:
+    """DELETE a mirror with background propagation and its UID as precondition."""
+
+    cluster: names.ClusterName
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class PostEvent:
+    """Post an Event on the Job without any other write."""
+
+    event: Event
+
+
+MirrorAction = CreateMirror | PatchMirror | DeleteMirror
+Action = WriteJob | MirrorAction | PostEvent
+
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Actions in order, and in how many seconds to look again even if nothing is seen (None: no need)."""
+
+    actions: tuple[Action, ...] = ()
+    look_again: float | None = None

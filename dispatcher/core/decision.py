@@ -1,0 +1,391 @@
+"""The decision: what to do next for one Job, from everything that is seen of it.
+
+This is the whole semantics of the product, without I/O and without a clock. The operator calls it
+again after each of its actions and whenever something changed, until nothing is left to do. Order
+matters in one place: what decides (a placement, a verdict, a suspension) is written on the Job and
+accepted before any mirror is touched because of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from dispatcher.core import mirroring, names, placing, recovery, stopping, verdict
+from dispatcher.core.actions import Action, Decision, DeleteMirror, Event, WriteJob
+from dispatcher.core.job import Job
+from dispatcher.core.mirror import Mirror
+from dispatcher.core.observation import Attempt, Observation
+from dispatcher.core.placement import Counts, Placement, Share, ShareState, format_placement
+from dispatcher.core.placing import Problem
+from dispatcher.core.progress import Progress, measure, observe_share, share_mirrors
+from dispatcher.core.status import StatusDraft, seconds_until
+from dispatcher.core.verdict import Verdict
+
+FIRST_REPORT = timedelta(seconds=1.5)
+"""So long a new placement's Dispatched condition waits for the mirrors' first report, to be written
+together with it."""
+LISTED_CLUSTERS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A placed Job with its mirrors' state taken over."""
+
+    persisted: Placement
+    placement: Placement
+    by_share: Mapping[int, Mirror]
+    progress: Progress
+    lost: tuple[Share, ...]
+
+
+def decide(observation: Observation) -> Decision:
+    """What to do next for one Job."""
+    job = observation.job
+    if job.deleted_at is not None:
+        return stopping.deleted_job(observation)
+    if job.finished:
+        return stopping.finished_job(observation)
+    recovered = recovery.recover(observation)
+    if recovered.waits_for:
+        names_ = ", ".join(recovered.waits_for[:LISTED_CLUSTERS])
+        problem = Problem(
+            "PlacementLost",
+            f"The placement annotation is gone; it is rebuilt once every cluster is seen (waiting for {names_})",
+        )
+        return _refuse(observation, problem)
+    if recovered.placement is None or recovered.events:
+        placement = recovered.placement or Placement(job.uid)
+        return _begin(observation, placement, recovered.events)
+    return _continue(observation, recovered.placement)
+
+
+def _see(observation: Observation, persisted: Placement) -> _Seen:
+    by_share = share_mirrors(persisted, observation.mirrors)
+    placement = persisted.with_shares(
+        observe_share(share, by_share.get(share.id)) for share in persisted.shares
+    )
+    progress = measure(observation.job, placement, by_share)
+    lost = tuple(share for share in placement.active if _is_gone(observation, share, by_share))
+    return _Seen(persisted, placement, by_share, progress, lost)
+
+
+def _is_gone(observation: Observation, share: Share, by_share: Mapping[int, Mirror]) -> bool:
+    """A live share's mirror was there and is deleted; seen by its last state, or by its absence."""
+    mirror = by_share.get(share.id)
+    if mirror is not None:
+        return mirror.gone
+    return bool(share.mirror_uid) and observation.is_ready(share.cluster, share.cluster_uid)
+
+
+def _begin(observation: Observation, placement: Placement, events: tuple[Event, ...]) -> Decision:
+    """A Job without a (trustworthy) placement: claim and place it, or say why not."""
+    job = observation.job
+    seen = _see(observation, placement)
+    draft = StatusDraft(job, observation.now)
+    if job.completions == 0 and not placement.shares:
+        if not job.suspend and job.start_time is None:
+            draft.start()
+        draft.count(seen.progress)
+        outcome = verdict.standing(job) or Verdict(
+            True, verdict.COMPLETIONS_REACHED, verdict.MESSAGES[verdict.COMPLETIONS_REACHED]
+        )
+        draft.decide(outcome)
+        draft.finish(outcome, {}, observation.now)
+        return _write(observation, draft, None, (*events, _end_event(outcome)))
+    if job.suspend and not placement.shares:
+        turned = draft.set_condition("Suspended", True, reason="JobSuspended", message="Job suspended")
+        draft.count(seen.progress)
+        told = (Event("Normal", "Suspended", "Job suspended"),) if turned else ()
+        return _write(observation, draft, None, (*events, *told))
+    if not observation.settled:
+        return Decision()
+    placed = placing.place_outstanding(observation, seen.placement, seen.progress, ())
+    if isinstance(placed, Problem):
+        return _refuse(observation, placed)
+    placement = placing.move_parallelism(job, placed.placement, seen.progress)
+    events = (*events, *_tell_waiting(draft, placed.waiting))
+    _resume(job, draft)
+    if "startTime" not in draft.fields:
+        draft.start()
+    draft.count(seen.progress)
+    complaint = placing.wish(job).complaint
+    if complaint:
+        events = (*events, Event("Warning", "PreferencesMalformed", complaint))
+    return _write(observation, draft, placement, events)
+
+
+def _continue(observation: Observation, persisted: Placement) -> Decision:
+    """A placed Job: take over what happened, judge it, move work, and bring the mirrors in line."""
+    job = observation.job
+    seen = _see(observation, persisted)
+    outcome = verdict.judge(
+        job, seen.placement, seen.progress, mirrors=_live_mirrors(seen), now=observation.now
+    )
+    if outcome is not None:
+        return _end(observation, seen, outcome)
+    draft = StatusDraft(job, observation.now)
+    draft.count(seen.progress)
+    events: list[Event] = []
+    placement = seen.placement
+    removed: tuple[Share, ...] = ()
+    problem: Problem | None = None
+    for share in seen.lost:
+        placement = placement.retire(share)
+    if job.suspend:
+        events += _suspend(observation, seen, draft)
+    else:
+        events += _resume(job, draft)
+        placement, removed = placing.cut_to_completions(job, placement)
+        placement = placing.rename_taken(observation, placement)
+        placed = placing.place_outstanding(observation, placement, seen.progress, seen.lost)
+        if isinstance(placed, Problem):
+            problem = placed
+        else:
+            placement = placed.placement
+            events += _tell_waiting(draft, placed.waiting)
+        placement = placing.move_parallelism(job, placement, seen.progress)
+    told = _tell_dispatched(observation, seen, placement, draft, problem)
+    events += told.events
+    decided = placement.structure() != persisted.structure() or told.turned or bool(events)
+    write = _draft_write(observation, draft, placement, tuple(events))
+    if decided and write is not None:
+        drops = tuple(_removal(seen, share) for share in removed if share.id in seen.by_share)
+        return Decision((write, *drops))
+    actions: list[Action] = mirroring.steer(observation, seen.placement, seen.by_share, seen.progress)
+    actions += mirroring.strays(observation, seen.by_share)
+    if job.completions is None and seen.progress.counts.succeeded:
+        actions = [*_wind_down(observation, seen)]
+    if write is not None and not told.postponed:
+        actions.append(write)
+    return Decision(tuple(actions), _look_again(observation, told.postponed))
+
+
+def _removal(seen: _Seen, share: Share) -> DeleteMirror:
+    mirror = seen.by_share[share.id]
+    return DeleteMirror(mirror.cluster, mirror.name, mirror.uid)
+
+
+def _live_mirrors(seen: _Seen) -> Mapping[int, Mirror]:
+    return {share_id: mirror for share_id, mirror in seen.by_share.items() if not mirror.gone}
+
+
+def _wind_down(observation: Observation, seen: _Seen) -> list[Action]:
+    actions: list[Action] = []
+    for share in seen.placement.active:
+        mirror = seen.by_share.get(share.id)
+        if mirror is None or mirror.finished or mirror.gone or mirror.deleting:
+            continue
+        if mirror.status.get("succeeded") or not observation.is_ready(share.cluster, share.cluster_uid):
+            continue
+        if (mirror.status.get("uncountedTerminatedPods") or {}).get("succeeded"):
+            continue
+        actions.append(stopping.wind_down(mirror))
+    return actions
+
+
+def _suspend(observation: Observation, seen: _Seen, draft: StatusDraft) -> list[Event]:
+    """Suspended turns True once every mirror has acknowledged it."""
+    for mirror in seen.by_share.values():
+        if mirror.finished or mirror.gone or not mirror.seeded:
+            continue
+        if not mirror.is_true("Suspended") or mirror.status.get("active"):
+            return []
+    if not draft.set_condition("Suspended", True, reason="JobSuspended", message="Job suspended"):
+        return []
+    if observation.rules.clears_start_time:
+        draft.clear_start()
+    return [Event("Normal", "Suspended", "Job suspended")]
+
+
+def _resume(job: Job, draft: StatusDraft) -> list[Event]:
+    """Suspended turns False together with a new startTime; only where the condition was there."""
+    if not job.is_true("Suspended"):
+        return []
+    draft.set_condition("Suspended", False, reason="JobResumed", message="Job resumed")
+    draft.start()
+    return [Event("Normal", "Resumed", "Job resumed")]
+
+
+def _tell_waiting(draft: StatusDraft, waiting: str) -> list[Event]:
+    """FullyPlaced is False while bounds leave work waiting, with the amount; True again after that."""
+    if not waiting and not draft.has_condition(names.FULLY_PLACED):
+        return []
+    if not waiting:
+        draft.set_condition(names.FULLY_PLACED, True, reason="Placed", message="All work is placed")
+        return []
+    turned = draft.set_condition(names.FULLY_PLACED, False, reason="WaitingForRoom", message=waiting)
+    return [Event("Normal", "WaitingForRoom", waiting)] if turned else []
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    events: tuple[Event, ...] = ()
+    turned: bool = False
+    postponed: bool = False
+
+
+def _tell_dispatched(
+    observation: Observation, seen: _Seen, placement: Placement, draft: StatusDraft, problem: Problem | None
+) -> _Told:
+    """Keep the Dispatched condition true to what is."""
+    job = observation.job
+    problem = problem or _unmade(observation, seen, placement)
+    if problem is not None:
+        before = job.conditions.get(names.DISPATCHED)
+        turned = draft.set_condition(names.DISPATCHED, False, reason=problem.reason, message=problem.message)
+        told = turned or before is None or before.reason != problem.reason
+        return _Told((Event("Warning", problem.reason, problem.message),) if told else (), turned=told)
+    if any(share.id not in seen.by_share for share in placement.active):
+        return _Told()
+    summary = describe(placement)
+    if job.is_true(names.DISPATCHED):
+        draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
+        return _Told()
+    reported = any(mirror.status for mirror in seen.by_share.values())
+    fresh = job.start_time is not None and observation.now - job.start_time < FIRST_REPORT
+    if fresh and not reported and not job.suspend:
+        return _Told(postponed=True)
+    draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
+    return _Told((Event("Normal", "Dispatched", summary),))
+
+
+def describe(placement: Placement) -> str:
+    """The shares in a short text, for the Dispatched condition and its Event."""
+    shares = placement.shares
+    texts = []
+    for share in shares[:LISTED_CLUSTERS]:
+        part = f"parallelism {share.parallelism}"
+        if share.interval is not None:
+            part += f", indexes {share.indexes.format()}"
+        elif share.completions is not None:
+            part += f", completions {share.completions}"
+        texts.append(f"{share.cluster} ({part})")
+    more = f" and {len(shares) - LISTED_CLUSTERS} more" if len(shares) > LISTED_CLUSTERS else ""
+    clusters = len({share.cluster for share in shares})
+    return f"Divided over {clusters} cluster{'' if clusters == 1 else 's'}: {', '.join(texts)}{more}"
+
+
+def _unmade(observation: Observation, seen: _Seen, placement: Placement) -> Problem | None:
+    """Why a share's mirror could not be made so far; None when all are, or are on their way."""
+    for share in placement.active:
+        if share.id in seen.by_share or share.mirror_uid:
+            continue
+        attempt = observation.attempts.get((share.cluster, share.mirror))
+        if attempt is not None:
+            return Problem(attempt.refusal.value, _remedy(share, attempt, observation.job))
+        if not observation.is_ready(share.cluster, share.cluster_uid):
+            cluster = observation.clusters.get(share.cluster)
+            why = "it is not registered any more" if cluster is None else cluster.reason or "no answer yet"
+            return Problem("ClusterUnreachable", f"Waiting for cluster {share.cluster}: {why}")
+    return None
+
+
+def _remedy(share: Share, attempt: Attempt, job: Job) -> str:
+    match attempt.refusal.value:
+        case "NamespaceMissing":
+            return f"Cluster {share.cluster} has no namespace {job.namespace}; create it there"
+        case "MirrorNameTaken":
+            return (
+                f"Cluster {share.cluster} has a Job {share.mirror} of its own in namespace {job.namespace}, "
+                "which is not touched; rename one of the two"
+            )
+        case _:
+            return f"Cluster {share.cluster} refused the mirror {share.mirror}: {attempt.message}"
+
+
+def _end(observation: Observation, seen: _Seen, outcome: Verdict) -> Decision:
+    """The Job's end is decided: write it, stop what runs, and finish once nothing does."""
+    job = observation.job
+    draft = StatusDraft(job, observation.now)
+    if "startTime" not in draft.fields and not job.suspend:
+        draft.start()
+    new = draft.decide(outcome)
+    draft.count(seen.progress)
+    ended = all(
+        mirror.finished or mirror.gone or (mirror.suspend and mirror.still and not mirror.seeded)
+        for mirror in seen.by_share.values()
+    )
+    unseen = any(
+        share.mirror_uid and share.id not in seen.by_share and share.state is ShareState.ACTIVE
+        for share in seen.placement.shares
+        if share not in seen.lost
+    )
+    events: tuple[Event, ...] = ()
+    if ended and not unseen:
+        _settle(seen, draft, job)
+        draft.finish(outcome, _live_mirrors(seen), observation.now)
+        events = (_end_event(outcome),)
+    write = _draft_write(observation, draft, seen.placement, events)
+    if new or events:
+        return Decision((write,) if write else ())
+    ready = {
+        share.id for share in seen.placement.shares if observation.is_ready(share.cluster, share.cluster_uid)
+    }
+    running = [mirror for share_id, mirror in seen.by_share.items() if share_id in ready]
+    actions: list[Action] = stopping.carry_out(outcome, running, observation)
+    if write is not None:
+        actions.append(write)
+    return Decision(tuple(actions))
+
+
+def _settle(seen: _Seen, draft: StatusDraft, job: Job) -> None:
+    """The last counters: nothing is active any more, whatever a mirror's last report said."""
+    counts = Counts(seen.progress.counts.succeeded, seen.progress.counts.failed)
+    draft.count(replace(seen.progress, counts=counts))
+
+
+def _end_event(outcome: Verdict) -> Event:
+    if outcome.succeeded:
+        return Event("Normal", "Completed", "Job completed")
+    return Event("Warning", outcome.reason, outcome.message)
+
+
+def _refuse(observation: Observation, problem: Problem) -> Decision:
+    """Say why a Job is not dispatched; nothing else of it is touched."""
+    job = observation.job
+    before = job.conditions.get(names.DISPATCHED)
+    draft = StatusDraft(job, observation.now)
+    draft.set_condition(names.DISPATCHED, False, reason=problem.reason, message=problem.message)
+    events: tuple[Event, ...] = ()
+    if before is None or before.status != "False" or before.reason != problem.reason:
+        events = (Event("Warning", problem.reason, problem.message),)
+    return _write(observation, draft, None, events)
+
+
+def _write(
+    observation: Observation, draft: StatusDraft, placement: Placement | None, events: tuple[Event, ...]
+) -> Decision:
+    write = _draft_write(observation, draft, placement, events)
+    return Decision((write,) if write is not None else ())
+
+
+def _draft_write(
+    observation: Observation, draft: StatusDraft, placement: Placement | None, events: tuple[Event, ...]
+) -> WriteJob | None:
+    """The PUT that brings the Job to this status and placement; None if it is there already."""
+    job = observation.job
+    metadata: dict[str, Any] = dict(job.manifest["metadata"])
+    changed = False
+    if placement is not None:
+        text = format_placement(placement)
+        if job.annotations.get(names.PLACEMENT_ANNOTATION) != text:
+            metadata["annotations"] = {**job.annotations, names.PLACEMENT_ANNOTATION: text}
+            changed = True
+        if names.FINALIZER not in job.finalizers:
+            metadata["finalizers"] = [*job.finalizers, names.FINALIZER]
+            changed = True
+    status = draft.build()
+    if not changed and status == dict(job.status):
+        return None
+    return WriteJob({**job.manifest, "metadata": metadata, "status": status}, events)
+
+
+def _look_again(observation: Observation, postponed: bool) -> float | None:
+    moments = [attempt.retry_at for attempt in observation.attempts.values()]
+    end = verdict.deadline(observation.job)
+    if end is not None:
+        moments.append(end)
+    if postponed and observation.job.start_time is not None:
+        moments.append(observation.job.start_time + FIRST_REPORT)
+    return min((seconds_until(moment, observation.now) for moment in moments), default=None)

@@ -1,0 +1,124 @@
+"""A mirror as it was last seen on its worker cluster."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dispatcher.core import names
+from dispatcher.core.indexes import IndexSet
+from dispatcher.core.job import TERMINAL, Condition, Manifest, read_conditions
+from dispatcher.core.placement import Counts, Share
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """What decisions read of a mirror Job.
+
+    ``gone``: the object is deleted and this is its last state. ``transient``: finished pods are still
+    in ``uncountedTerminatedPods``; the Job controller writes the settled counters right after.
+    """
+
+    manifest: Manifest
+    cluster: names.ClusterName
+    name: str
+    uid: str
+    resource_version: str
+    share_id: int | None
+    seeded: bool
+    suspend: bool
+    deleting: bool
+    gone: bool
+    transient: bool
+    conditions: Mapping[str, Condition]
+
+    @property
+    def spec(self) -> Manifest:
+        """The mirror's ``spec``."""
+        spec: Manifest = self.manifest["spec"]
+        return spec
+
+    @property
+    def status(self) -> Manifest:
+        """The mirror's ``status``, empty before the first write."""
+        return self.manifest.get("status") or {}
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        """The mirror's annotations."""
+        return self.manifest["metadata"].get("annotations") or {}
+
+    @property
+    def finished(self) -> bool:
+        """Complete or Failed."""
+        return any(self.is_true(kind) for kind in TERMINAL)
+
+    @property
+    def started(self) -> bool:
+        """The worker's Job controller has acknowledged that it runs (or did run) it."""
+        return "startTime" in self.status and not self.is_true("Suspended")
+
+    def is_true(self, condition: str) -> bool:
+        """Whether a condition stands at True."""
+        found = self.conditions.get(condition)
+        return found is not None and found.status == "True"
+
+    @property
+    def still(self) -> bool:
+        """No pod of it is active, terminating or uncounted."""
+        status = self.status
+        return not (status.get("active") or status.get("terminating") or self.transient)
+
+
+def read_mirror(manifest: Manifest, cluster: names.ClusterName, *, gone: bool = False) -> Mirror:
+    """Read a Job of a worker cluster that carries our labels."""
+    metadata = manifest["metadata"]
+    spec = manifest["spec"]
+    status = manifest.get("status") or {}
+    label = (metadata.get("labels") or {}).get(names.SHARE_LABEL, "")
+    uncounted = status.get("uncountedTerminatedPods") or {}
+    return Mirror(
+        manifest=manifest,
+        cluster=cluster,
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata.get("resourceVersion", ""),
+        share_id=int(label) if label.isdecimal() and len(label) < 10 else None,
+        seeded=(metadata.get("annotations") or {}).get(names.SEEDED_ANNOTATION) != "false",
+        suspend=bool(spec.get("suspend")),
+        deleting="deletionTimestamp" in metadata,
+        gone=gone,
+        transient=bool(uncounted.get("succeeded") or uncounted.get("failed")),
+        conditions=read_conditions(status),
+    )
+
+
+def completed_indexes(mirror: Mirror) -> IndexSet:
+    """``status.completedIndexes``, seed included; what cannot be read counts as none."""
+    try:
+        return IndexSet.parse(mirror.status.get("completedIndexes"))
+    except ValueError:
+        return IndexSet()
+
+
+def failed_indexes(mirror: Mirror) -> IndexSet:
+    """``status.failedIndexes``; what cannot be read counts as none."""
+    try:
+        return IndexSet.parse(mirror.status.get("failedIndexes"))
+    except ValueError:
+        return IndexSet()
+
+
+def local_counts(mirror: Mirror, share: Share) -> Counts:
+    """What the mirror's own pods did: for Indexed, the seed is taken out by the share's interval."""
+    status = mirror.status
+    if share.interval is None:
+        succeeded = int(status.get("succeeded") or 0)
+    else:
+        succeeded = len(completed_indexes(mirror) & share.indexes) if mirror.seeded else 0
+    active = 0 if mirror.gone else int(status.get("active") or 0)
+    return Counts(
+        succeeded=succeeded,
+        failed=int(status.get("failed") or 0),
+        active=active,
+        ready=0 if mirror.gone else min(active, int(status.get("ready") or 0)),
+        terminating=0 if mirror.gone else int(status.get("terminating") or 0),
+    )

@@ -1,0 +1,215 @@
+"""Bringing mirrors in line with the persisted placement: make, seed, resume, edit.
+
+Level-triggered: each call compares what is with what should be and asks for the next step only. A
+parallelism is raised only after every lowering was seen, so that the sum is never exceeded.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dispatcher.core import manifest, names
+from dispatcher.core.actions import (
+    JSON_PATCH,
+    MERGE_PATCH,
+    Action,
+    CreateMirror,
+    DeleteMirror,
+    Event,
+    PatchMirror,
+    PostEvent,
+)
+from dispatcher.core.indexes import IndexSet
+from dispatcher.core.job import Job
+from dispatcher.core.mirror import Mirror
+from dispatcher.core.observation import Observation
+from dispatcher.core.placement import Placement, Share, share_record
+from dispatcher.core.progress import Progress
+
+UNLIMITED = 2**31 - 1
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
+
+def backoff_limit(job: Job, share: Share, progress: Progress) -> int:
+    """A mirror's part of the one backoffLimit: what failures elsewhere have left of it."""
+    if job.backoff_limit >= UNLIMITED:
+        return job.backoff_limit
+    return max(0, job.backoff_limit - (progress.counts.failed - share.counts.failed))
+
+
+def seed(job: Job, share: Share, progress: Progress) -> IndexSet:
+    """The indexes that a share's mirror must not run: other shares' and those already decided."""
+    if share.interval is None or job.completions is None:
+        return IndexSet()
+    everything = IndexSet.interval(0, job.completions - 1)
+    return (everything - share.indexes) | progress.completed | progress.failed_indexes
+
+
+def create(observation: Observation, share: Share, progress: Progress) -> CreateMirror:
+    """The POST of a share's mirror."""
+    job = observation.job
+    body = manifest.make_mirror(
+        job,
+        share,
+        origin=observation.rules.origin,
+        now=observation.now,
+        backoff_limit=backoff_limit(job, share, progress),
+        seeded=len(seed(job, share, progress)) == 0,
+    )
+    return CreateMirror(share.cluster, share.mirror, body)
+
+
+def plant_seed(mirror: Mirror, indexes: IndexSet) -> PatchMirror:
+    """Write the seed into a mirror that has never run.
+
+    The tests make a late copy of this patch harmless: it would erase real successes. It is accepted
+    straight after the POST, without a resourceVersion.
+    """
+    annotation = "/metadata/annotations/" + names.SEEDED_ANNOTATION.replace("/", "~1")
+    patch = [
+        {"op": "test", "path": "/metadata/uid", "value": mirror.uid},
+        {"op": "test", "path": "/spec/suspend", "value": True},
+        {"op": "test", "path": annotation, "value": "false"},
+        {"op": "add", "path": "/status/completedIndexes", "value": indexes.format()},
+        {"op": "add", "path": "/status/succeeded", "value": len(indexes)},
+        {"op": "replace", "path": annotation, "value": "true"},
+    ]
+    return PatchMirror(mirror.cluster, mirror.name, mirror.uid, JSON_PATCH, patch, subresource="status")
+
+
+def steer(
+    observation: Observation, placement: Placement, by_share: Mapping[int, Mirror], progress: Progress
+) -> list[Action]:
+    """The next steps for all live shares. ``placement`` is the persisted one."""
+    job = observation.job
+    actions: list[Action] = []
+    raises: list[Action] = []
+    lowered = True
+    for share in placement.active:
+        mirror = by_share.get(share.id)
+        if not observation.is_ready(share.cluster, share.cluster_uid):
+            lowered = lowered and (mirror is None or mirror.spec["parallelism"] <= share.parallelism)
+            continue
+        attempt = observation.attempts.get((share.cluster, share.mirror))
+        if attempt is not None and observation.now < attempt.retry_at:
+            continue
+        if mirror is None:
+            if not share.mirror_uid and not job.suspend:
+                actions.append(create(observation, share, progress))
+            continue
+        if mirror.finished or mirror.deleting or mirror.gone:
+            continue
+        if not mirror.seeded:
+            actions.append(plant_seed(mirror, seed(job, share, progress)))
+            continue
+        patch = difference(observation, share, mirror, progress)
+        if patch is None:
+            continue
+        now_at, wanted = mirror.spec.get("parallelism", 1), patch["spec"].get("parallelism")
+        step = PatchMirror(mirror.cluster, mirror.name, mirror.uid, MERGE_PATCH, patch)
+        if wanted is not None and wanted > now_at:
+            raises.append(step)
+        else:
+            lowered = lowered and (wanted is None or wanted == now_at)
+            actions.append(step)
+    return actions + (raises if lowered else [])
+
+
+def difference(
+    observation: Observation, share: Share, mirror: Mirror, progress: Progress
+) -> dict[str, Any] | None:
+    """The merge patch that makes a mirror what its share and the Job say; None if it is that already."""
+    job = observation.job
+    spec: dict[str, Any] = {}
+    metadata = _metadata_difference(job, mirror)
+    annotations: dict[str, Any] = metadata.get("annotations", {})
+    wanted: dict[str, Any] = {
+        "parallelism": share.parallelism,
+        "backoffLimit": backoff_limit(job, share, progress),
+        "suspend": job.suspend or _held_by_queue(mirror),
+    }
+    for field in ("maxFailedIndexes", "podReplacementPolicy"):
+        if field in job.spec:
+            wanted[field] = job.spec[field]
+    elapsed = int(mirror.annotations.get(names.ELAPSED_ANNOTATION, "0") or 0)
+    if mirror.suspend and not wanted["suspend"] and job.active_deadline is not None:
+        # The mirror's own clock starts anew when it is resumed.
+        elapsed = manifest.elapsed_seconds(job, observation.now)
+        if str(elapsed) != mirror.annotations.get(names.ELAPSED_ANNOTATION):
+            annotations[names.ELAPSED_ANNOTATION] = str(elapsed)
+    wanted["activeDeadlineSeconds"] = manifest.remaining_deadline(job, elapsed)
+    if mirror.suspend and mirror.annotations.get(names.TEMPLATE_ANNOTATION) != manifest.template_hash(job):
+        spec["template"] = manifest.template(job)
+        annotations[names.TEMPLATE_ANNOTATION] = manifest.template_hash(job)
+        wanted["suspend"] = True
+    cut = _shrunk(job, share, mirror)
+    if cut is not None:
+        wanted |= {"parallelism": cut, "completions": cut}
+        annotations[names.SHARE_ANNOTATION] = json.dumps(share_record(share), separators=(",", ":"))
+    for field, value in wanted.items():
+        if mirror.spec.get(field) != value:
+            spec[field] = value
+    if annotations:
+        metadata["annotations"] = annotations
+    if not spec and not metadata:
+        return None
+    return {"metadata": {"uid": mirror.uid, **metadata}, "spec": spec}
+
+
+def _held_by_queue(mirror: Mirror) -> bool:
+    """A worker-side queue keeps it suspended: that is waiting, and not ours to fight."""
+    labels = mirror.manifest["metadata"].get("labels") or {}
+    return mirror.suspend and QUEUE_LABEL in labels
+
+
+def _shrunk(job: Job, share: Share, mirror: Mirror) -> int | None:
+    """The new completions of an elastic Indexed mirror whose interval was cut off above."""
+    if share.interval is None or job.completions is None or job.completions != job.parallelism:
+        return None
+    if mirror.spec.get("completions", 0) <= job.completions:
+        return None
+    record = manifest.recorded_share(mirror.manifest) or {}
+    return job.completions if record.get("indexes") != share.indexes.format() else None
+
+
+def _metadata_difference(job: Job, mirror: Mirror) -> dict[str, Any]:
+    metadata = mirror.manifest["metadata"]
+    applied_text = mirror.annotations.get(names.APPLIED_ANNOTATION, "")
+    try:
+        applied = json.loads(applied_text)
+    except ValueError:
+        applied = {}
+    result: dict[str, Any] = {}
+    for field, wanted in (
+        ("labels", manifest.user_labels(job)),
+        ("annotations", manifest.user_annotations(job)),
+    ):
+        there = metadata.get(field) or {}
+        before = applied.get(field) if isinstance(applied, dict) else None
+        changes: dict[str, str | None] = {k: v for k, v in wanted.items() if there.get(k) != v}
+        if isinstance(before, list):
+            changes |= {key: None for key in before if key not in wanted and key in there}
+        if changes:
+            result[field] = changes
+    keys = manifest.applied_keys(job)
+    if applied_text != keys:
+        result.setdefault("annotations", {})[names.APPLIED_ANNOTATION] = keys
+    return result
+
+
+def strays(observation: Observation, by_share: Mapping[int, Mirror]) -> list[Action]:
+    """Mirrors of this Job that no share knows: removed if they never ran, else stopped and reported."""
+    known = {mirror.uid for mirror in by_share.values()}
+    actions: list[Action] = []
+    for mirror in observation.mirrors:
+        cluster = observation.clusters.get(mirror.cluster)
+        if mirror.uid in known or mirror.gone or mirror.deleting or cluster is None or not cluster.ready:
+            continue
+        if "startTime" not in mirror.status and not mirror.status.get("active") and not mirror.finished:
+            actions.append(DeleteMirror(mirror.cluster, mirror.name, mirror.uid))
+        elif not mirror.finished and not mirror.suspend:
+            patch = {"metadata": {"uid": mirror.uid}, "spec": {"suspend": True}}
+            actions.append(PatchMirror(mirror.cluster, mirror.name, mirror.uid, MERGE_PATCH, patch))
+            text = f"{mirror.cluster} runs {mirror.name}, which is no share of this Job; it was suspended"
+            actions.append(PostEvent(Event("Warning", "UnknownMirror", text)))
+    return actions

@@ -1,0 +1,52 @@
+"""The one home of every name that leaves the process: labels, annotations, conditions, reasons."""
+
+from typing import Final, NewType
+
+ClusterName = NewType("ClusterName", str)
+"""``metadata.name`` of a WorkerCluster."""
+
+PREFIX: Final = "jobdispatcher.io/"
+API_GROUP: Final = "jobdispatcher.io"
+API_VERSION: Final = "v1alpha1"
+
+DEFAULT_MANAGED_BY: Final = "jobdispatcher.io/dispatcher"
+RESERVED_MANAGED_BY: Final = frozenset({"kubernetes.io/job-controller", "kueue.x-k8s.io/multikueue"})
+
+FINALIZER: Final = PREFIX + "mirrors"
+"""On a management Job: its mirrors still have to be removed."""
+
+# Annotations of a management Job.
+PLACEMENT_ANNOTATION: Final = PREFIX + "placement"
+POLICY_ANNOTATION: Final = PREFIX + "policy"
+DELETION_ANNOTATION: Final = PREFIX + "deletion"
+PREFERENCES_ANNOTATION: Final = "federation.kubernetes.io/job-preferences"
+
+# Labels of a mirror.
+ORIGIN_LABEL: Final = PREFIX + "origin"
+JOB_UID_LABEL: Final = PREFIX + "job-uid"
+SHARE_LABEL: Final = PREFIX + "share"
+BUCKET_LABEL: Final = PREFIX + "bucket"
+
+# Annotations of a mirror.
+SHARE_ANNOTATION: Final = PREFIX + "share"
+JOB_NAME_ANNOTATION: Final = PREFIX + "job-name"
+SEEDED_ANNOTATION: Final = PREFIX + "seeded"
+TEMPLATE_ANNOTATION: Final = PREFIX + "template"
+
+# Condition types of a management Job beyond the built-in ones.
+DISPATCHED: Final = "Dispatched"
+FULLY_PLACED: Final = "FullyPlaced"
+
+# More annotations of a mirror.
+ELAPSED_ANNOTATION: Final = PREFIX + "elapsed-seconds"
+"""How much of the Job's activeDeadlineSeconds had passed when this mirror was (re)started."""
+APPLIED_ANNOTATION: Final = PREFIX + "applied"
+"""Which label and annotation keys came from the Job, so that a removed one is removed here too."""
+WOUND_DOWN_ANNOTATION: Final = PREFIX + "wound-down"
+"""On a work queue's mirror: one of ``status.succeeded`` is ours, put there to end the queue."""
+
+# Labels and annotations that an API server or kubectl generates and a mirror must not carry over.
+GENERATED_LABELS: Final = frozenset(
+    {"controller-uid", "batch.kubernetes.io/controller-uid", "job-name", "batch.kubernetes.io/job-name"}
+)
+GENERATED_ANNOTATIONS: Final = frozenset({"kubectl.kubernetes.io/last-applied-configuration"})

@@ -1,0 +1,110 @@
+"""Everything that a decision looks at, gathered by the operator before it asks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from dispatcher.core import names
+from dispatcher.core.job import Job, Manifest
+from dispatcher.core.mirror import Mirror
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A WorkerCluster as the decision sees it.
+
+    ``ready``: requests may be sent there and its cache of mirrors is complete and live. ``uid`` is the
+    UID of its ``kube-system`` namespace, empty while unknown.
+    """
+
+    name: names.ClusterName
+    uid: str
+    ready: bool
+    reason: str = ""
+    message: str = ""
+    weight: int = 1
+    unschedulable: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    namespace_selector: Manifest | None = None
+
+
+class Refusal(StrEnum):
+    """Why a write to a worker cluster did not do what it should."""
+
+    NAME_TAKEN = "MirrorNameTaken"
+    NAMESPACE_MISSING = "NamespaceMissing"
+    REFUSED = "MirrorRefused"
+    FORBIDDEN = "MirrorForbidden"
+    UNREACHABLE = "ClusterUnreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The last write for one mirror that failed. It is not tried again before ``retry_at``."""
+
+    refusal: Refusal
+    message: str
+    retry_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for all Jobs of one dispatcher.
+
+    ``origin`` is the value of the origin label. ``clears_start_time``: the management cluster's Job
+    controller clears startTime when it suspends (Kubernetes 1.36 and later do).
+    """
+
+    origin: str
+    own_namespace: str = "job-dispatcher"
+    clears_start_time: bool = True
+    give_up_after: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The world as far as one Job is concerned, at ``now`` (UTC).
+
+    ``mirrors`` are all Jobs on workers with our origin and this Job's UID; ``attempts`` are keyed by
+    cluster and mirror name. ``settled`` is False right after a start, while some cluster has neither
+    answered nor been given up on: a new Job waits for that.
+    """
+
+    job: Job
+    now: datetime
+    rules: Rules
+    mirrors: tuple[Mirror, ...] = ()
+    clusters: Mapping[names.ClusterName, Cluster] = field(default_factory=dict)
+    attempts: Mapping[tuple[names.ClusterName, str], Attempt] = field(default_factory=dict)
+    namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    settled: bool = True
+
+    def is_ready(self, cluster: names.ClusterName, uid: str) -> bool:
+        """Whether what is known of this cluster is complete, and it is still the same cluster."""
+        found = self.clusters.get(cluster)
+        return found is not None and found.ready and found.uid == uid
+
+
+def matches(selector: Manifest, labels: Mapping[str, str]) -> bool:
+    """Whether a ``metav1.LabelSelector`` selects these labels. An empty selector selects all."""
+    for key, value in (selector.get("matchLabels") or {}).items():
+        if labels.get(key) != value:
+            return False
+    return all(_expression(entry, labels) for entry in selector.get("matchExpressions") or ())
+
+
+def _expression(entry: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    key, values = entry.get("key", ""), entry.get("values") or ()
+    match entry.get("operator"):
+        case "In":
+            return labels.get(key) in values
+        case "NotIn":
+            return labels.get(key) not in values
+        case "Exists":
+            return key in labels
+        case "DoesNotExist":
+            return key not in labels
+        case _:
+            return False

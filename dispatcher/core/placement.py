@@ -1,0 +1,246 @@
+"""Which share of a Job is where: the record and its annotation.
+
+The placement lives on the Job, as one compact JSON annotation, and is written before any mirror is
+made. It is also user-writable, so reading it is defensive: what does not hold together is refused as
+a whole and rebuilt from the mirrors (:mod:`dispatcher.core.recovery`).
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from dispatcher.core import names
+from dispatcher.core.indexes import IndexSet
+
+VERSION = 1
+MAX_SHARES = 250
+"""So many shares keep the annotation under 64 KiB, with names of the greatest length that is usual."""
+
+
+class PlacementError(ValueError):
+    """The annotation is no placement; the message says why."""
+
+
+class ShareState(StrEnum):
+    """What a share is doing. A share that moved away is no longer in the placement (see ``retired``)."""
+
+    ACTIVE = "Active"
+    FINISHED = "Finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a mirror was last seen to report of its own pods (for Indexed without the seed)."""
+
+    succeeded: int = 0
+    failed: int = 0
+    active: int = 0
+    ready: int = 0
+    terminating: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.succeeded + other.succeeded,
+            self.failed + other.failed,
+            self.active + other.active,
+            self.ready + other.ready,
+            self.terminating + other.terminating,
+        )
+
+    def settled(self) -> "Counts":
+        """Only what stays when the mirror is gone."""
+        return Counts(self.succeeded, self.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of a Job on one cluster.
+
+    ``completions`` is None for a work queue; ``interval`` (first, last) is set for Indexed and holds
+    ``completions`` indexes. ``mirror_uid`` is empty until the mirror was seen.
+    """
+
+    id: int
+    cluster: names.ClusterName
+    cluster_uid: str
+    mirror: str
+    parallelism: int
+    completions: int | None
+    interval: tuple[int, int] | None = None
+    mirror_uid: str = ""
+    state: ShareState = ShareState.ACTIVE
+    counts: Counts = field(default_factory=Counts)
+
+    @property
+    def remaining(self) -> int | None:
+        """Completions that are not yet reached; None for a work queue."""
+        return None if self.completions is None else max(0, self.completions - self.counts.succeeded)
+
+    @property
+    def indexes(self) -> IndexSet:
+        """The indexes of an Indexed share; empty for any other."""
+        return IndexSet.interval(*self.interval) if self.interval else IndexSet()
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """All shares of one Job. ``retired`` holds, by cluster, the counts of shares that are no more."""
+
+    job_uid: str
+    shares: tuple[Share, ...] = ()
+    next_id: int = 0
+    retired: Mapping[str, Counts] = field(default_factory=dict)
+
+    @property
+    def active(self) -> tuple[Share, ...]:
+        """The live shares: their mirrors run or are still to be made."""
+        return tuple(share for share in self.shares if share.state is ShareState.ACTIVE)
+
+    def total(self) -> Counts:
+        """The counts of all shares, live, finished and retired."""
+        return sum((share.counts for share in self.shares), sum(self.retired.values(), Counts()))
+
+    def with_shares(self, shares: Iterable[Share]) -> "Placement":
+        """The same placement with these shares instead."""
+        return replace(self, shares=tuple(shares))
+
+    def retire(self, gone: Share) -> "Placement":
+        """Fold a share whose mirror is gone into the totals of its cluster."""
+        before = self.retired.get(gone.cluster, Counts())
+        return replace(
+            self,
+            shares=tuple(share for share in self.shares if share.id != gone.id),
+            retired={**self.retired, gone.cluster: before + gone.counts.settled()},
+        )
+
+    def structure(self) -> tuple[Any, ...]:
+        """What must be persisted before a mirror is touched: everything but counts and mirror UIDs."""
+        return (
+            self.job_uid,
+            self.next_id,
+            tuple(
+                (s.id, s.cluster, s.cluster_uid, s.mirror, s.parallelism, s.completions, s.interval)
+                for s in self.shares
+            ),
+        )
+
+
+def share_record(share: Share) -> dict[str, Any]:
+    """A share as JSON: in the placement and, without what changes, on its mirror."""
+    record: dict[str, Any] = {
+        "id": share.id,
+        "cluster": share.cluster,
+        "clusterUID": share.cluster_uid,
+        "mirror": share.mirror,
+        "parallelism": share.parallelism,
+    }
+    if share.completions is not None:
+        record["completions"] = share.completions
+    if share.interval is not None:
+        record["indexes"] = share.indexes.format()
+    return record
+
+
+def _counts_record(counts: Counts) -> list[int]:
+    return [counts.succeeded, counts.failed, counts.active, counts.ready, counts.terminating]
+
+
+def format_placement(placement: Placement) -> str:
+    """The annotation's text. The same placement always gives the same text."""
+    shares = []
+    for share in placement.shares:
+        record = share_record(share)
+        record["mirrorUID"] = share.mirror_uid
+        record["state"] = share.state.value
+        if share.counts != Counts():
+            record["counts"] = _counts_record(share.counts)
+        shares.append(record)
+    document: dict[str, Any] = {
+        "version": VERSION,
+        "jobUID": placement.job_uid,
+        "nextShare": placement.next_id,
+        "shares": shares,
+    }
+    if placement.retired:
+        document["retired"] = {
+            cluster: _counts_record(counts)[:2] for cluster, counts in sorted(placement.retired.items())
+        }
+    return json.dumps(document, separators=(",", ":"))
+
+
+def _integer(record: Mapping[str, Any], key: str) -> int:
+    value = record[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+        raise PlacementError(f"{key} is not a whole number of 0 or more")
+    return value
+
+
+def _text(record: Mapping[str, Any], key: str, *, most: int = 253) -> str:
+    value = record[key]
+    if not isinstance(value, str) or len(value) > most:
+        raise PlacementError(f"{key} is not a short text")
+    return value
+
+
+def _counts(values: Any) -> Counts:
+    if not isinstance(values, list) or len(values) not in (2, 5):
+        raise PlacementError("counts is not a list of 2 or 5 numbers")
+    return Counts(*(_integer({"counts": value}, "counts") for value in values))
+
+
+def parse_interval(text: str) -> tuple[int, int]:
+    """One interval of indexes, as a share's record names it. Raises ValueError for anything else."""
+    intervals = list(IndexSet.parse(text).intervals)
+    if not intervals or intervals[0][0] < 0 or len(intervals) > 1:
+        raise PlacementError("indexes is not one interval")
+    return intervals[0]
+
+
+def read_share(record: Mapping[str, Any]) -> Share:
+    """Read a share's record. Raises :class:`PlacementError`, :class:`KeyError`, :class:`ValueError`."""
+    interval = parse_interval(_text(record, "indexes")) if "indexes" in record else None
+    completions = _integer(record, "completions") if "completions" in record else None
+    if interval is not None and completions != interval[1] - interval[0] + 1:
+        raise PlacementError("completions does not match indexes")
+    return Share(
+        id=_integer(record, "id"),
+        cluster=names.ClusterName(_text(record, "cluster")),
+        cluster_uid=_text(record, "clusterUID"),
+        mirror=_text(record, "mirror"),
+        parallelism=_integer(record, "parallelism"),
+        completions=completions,
+        interval=interval,
+        mirror_uid=_text(record, "mirrorUID") if "mirrorUID" in record else "",
+        state=ShareState(record.get("state", ShareState.ACTIVE)),
+        counts=_counts(record["counts"]) if "counts" in record else Counts(),
+    )
+
+
+def parse_placement(text: str) -> Placement:
+    """Read the annotation. Raises :class:`PlacementError` for whatever is not a placement of ours."""
+    try:
+        document = json.loads(text)
+        if not isinstance(document, dict):
+            raise PlacementError("not a JSON object")
+        if document.get("version") != VERSION:
+            raise PlacementError(f"version {document.get('version')!r} is not {VERSION}")
+        placement = Placement(
+            job_uid=_text(document, "jobUID"),
+            next_id=_integer(document, "nextShare"),
+            shares=tuple(read_share(record) for record in document["shares"]),
+            retired={
+                str(cluster): _counts(counts) for cluster, counts in document.get("retired", {}).items()
+            },
+        )
+    except PlacementError:
+        raise
+    except KeyError as missing:
+        raise PlacementError(f"{missing.args[0]} is missing") from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise PlacementError(f"cannot be read: {error}") from None
+    ids = [share.id for share in placement.shares]
+    if len(set(ids)) != len(ids) or any(share_id >= placement.next_id for share_id in ids):
+        raise PlacementError("share ids are not unique or not below nextShare")
+    return placement

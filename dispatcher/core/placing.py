@@ -1,0 +1,277 @@
+"""Where a Job's outstanding work goes: which clusters may have it, new shares, parallelism moving on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dispatcher.core import division, names
+from dispatcher.core.indexes import IndexSet
+from dispatcher.core.job import Job
+from dispatcher.core.manifest import suffixed_name
+from dispatcher.core.observation import Cluster, Observation, Refusal, matches
+from dispatcher.core.placement import MAX_SHARES, Counts, Placement, Share, ShareState
+from dispatcher.core.preferences import (
+    EVEN,
+    ClusterPreferences,
+    Preferences,
+    PreferencesError,
+    parse_preferences,
+)
+from dispatcher.core.progress import Progress
+
+_Addition = tuple[names.ClusterName, int, int | None, tuple[int, int] | None]
+"""Cluster, parallelism, completions and interval of a share to be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a Job is not dispatched: a PascalCase reason, and a message that says what to do."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a Job wants to be divided. ``complaint`` says what was wrong with its annotation, if anything."""
+
+    preferences: Preferences
+    complaint: str = ""
+
+
+def wish(job: Job) -> Wish:
+    """The Job's preferences; malformed ones give the even spread, and say so."""
+    text = job.annotations.get(names.PREFERENCES_ANNOTATION)
+    if text is None:
+        return Wish(EVEN)
+    try:
+        return Wish(parse_preferences(text))
+    except PreferencesError as error:
+        return Wish(EVEN, f"{names.PREFERENCES_ANNOTATION} is malformed ({error}); the Job is spread evenly")
+
+
+def exclusion(cluster: Cluster, observation: Observation) -> str:
+    """Why a cluster gets no new work of this Job; empty when it may have some."""
+    if not cluster.ready:
+        return f"not ready ({cluster.reason or 'no answer yet'})"
+    if cluster.unschedulable:
+        return "unschedulable"
+    namespace = observation.job.namespace
+    if cluster.namespace_selector is None:
+        if namespace.startswith("kube-") or namespace == observation.rules.own_namespace:
+            return f"does not take Jobs of namespace {namespace}"
+    elif not matches(cluster.namespace_selector, observation.namespace_labels):
+        return f"its namespaceSelector does not select namespace {namespace}"
+    return ""
+
+
+def eligible(observation: Observation) -> list[Cluster]:
+    """The clusters that may get new work of this Job, by name."""
+    return sorted(
+        (c for c in observation.clusters.values() if not exclusion(c, observation)), key=lambda c: c.name
+    )
+
+
+def no_cluster(observation: Observation) -> Problem:
+    """The condition of a Job that no cluster may have."""
+    if not observation.clusters:
+        return Problem("NoWorkerClusters", "There is no WorkerCluster; create one and its kubeconfig Secret")
+    reasons = [f"{c.name}: {exclusion(c, observation)}" for c in observation.clusters.values()]
+    listed = "; ".join(sorted(reasons)[:10]) + ("; …" if len(reasons) > 10 else "")
+    return Problem("NoEligibleClusters", f"No WorkerCluster may take this Job now ({listed})")
+
+
+def outstanding_indexes(job: Job, placement: Placement, progress: Progress) -> IndexSet:
+    """The indexes that no live share holds and that are not decided yet."""
+    if not job.completions:
+        return IndexSet()
+    held = progress.completed | progress.failed_indexes
+    for share in placement.active:
+        held = held | share.indexes
+    return IndexSet.interval(0, job.completions - 1) - held
+
+
+def outstanding_completions(job: Job, placement: Placement) -> int:
+    """The completions that no live share holds and that are not reached yet (NonIndexed)."""
+    held = sum(share.completions or 0 for share in placement.active)
+    settled = sum(share.counts.succeeded for share in placement.shares if share.state is ShareState.FINISHED)
+    settled += sum(counts.succeeded for counts in placement.retired.values())
+    return max(0, (job.completions or 0) - held - settled)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A placement and, if bounds leave work waiting, how much of it and why."""
+
+    placement: Placement
+    waiting: str = ""
+
+
+def place_outstanding(
+    observation: Observation, placement: Placement, progress: Progress, homes: Sequence[Share]
+) -> Placed | Problem:
+    """Give the work that no live share holds to new shares.
+
+    ``homes`` are the shares whose mirrors are just gone: their work stays on their clusters where
+    these may still have it. Returns the placement itself when nothing is outstanding.
+    """
+    job = observation.job
+    indexes = outstanding_indexes(job, placement, progress) if job.indexed else IndexSet()
+    if job.completions is None:
+        amount = 0
+        needed = (bool(homes) or not placement.shares) and progress.counts.succeeded == 0
+    else:
+        amount = len(indexes) if job.indexed else outstanding_completions(job, placement)
+        needed = amount > 0
+    if not needed:
+        return Placed(placement)
+    clusters = eligible(observation)
+    if not clusters:
+        return no_cluster(observation)
+    allowed = {cluster.name for cluster in clusters}
+    if homes and all(home.cluster in allowed for home in homes):
+        return Placed(_stay(observation, placement, homes, indexes=indexes, amount=amount))
+    order = [cluster.name for cluster in clusters]
+    preferences = _left_of(wish(job).preferences, placement, order)
+    if job.spec["template"].get("spec", {}).get("subdomain"):
+        # Pods that find each other by name cannot do so across clusters.
+        held = [share.cluster for share in placement.active if share.cluster in allowed]
+        order = held[:1] or division.first_choice(order, preferences, key=job.key)
+    pods = max(0, job.parallelism - sum(share.parallelism for share in placement.active))
+    divided = division.divide(
+        key=job.key,
+        parallelism=pods,
+        completions=None if job.completions is None else amount,
+        clusters=order,
+        preferences=preferences,
+    )
+    parts = divided.parts
+    if not parts and not placement.active and (job.parallelism or amount):
+        text = f"{names.PREFERENCES_ANNOTATION} leaves no cluster any work: {divided.reason}"
+        return Problem("NoShare", text)
+    additions: list[_Addition] = []
+    if job.indexed:
+        sizes = {cluster: part.completions or 0 for cluster, part in parts.items()}
+        for cluster, (first, last) in division.divide_indexes(indexes, sizes):
+            additions.append((cluster, parts[cluster].parallelism, last - first + 1, (first, last)))
+    else:
+        additions += [(cluster, part.parallelism, part.completions, None) for cluster, part in parts.items()]
+    return Placed(_added(observation, placement, additions), divided.reason)
+
+
+def _left_of(
+    preferences: Preferences, placement: Placement, clusters: Sequence[names.ClusterName]
+) -> Preferences:
+    """What the bounds leave for new shares beside those that live."""
+    held: dict[names.ClusterName, int] = {}
+    for share in placement.active:
+        size = share.parallelism if share.completions is None else share.completions
+        held[share.cluster] = held.get(share.cluster, 0) + size
+    if not held:
+        return preferences
+    left: dict[names.ClusterName, ClusterPreferences] = {}
+    for name in clusters:
+        own = preferences.of(name)
+        if own is not None:
+            most = None if own.max_replicas is None else max(0, own.max_replicas - held.get(name, 0))
+            left[name] = replace(
+                own, min_replicas=max(0, own.min_replicas - held.get(name, 0)), max_replicas=most
+            )
+    return replace(preferences, clusters=left)
+
+
+def _stay(
+    observation: Observation, placement: Placement, homes: Sequence[Share], *, indexes: IndexSet, amount: int
+) -> Placement:
+    """New shares where the old ones were, each for what its old one has not reached."""
+    job = observation.job
+    additions: list[_Addition] = []
+    for home in homes:
+        if job.indexed:
+            mine = indexes & home.indexes
+            indexes = indexes - mine
+            additions += [(home.cluster, home.parallelism, b - a + 1, (a, b)) for a, b in mine.intervals]
+        elif job.completions is None:
+            additions.append((home.cluster, home.parallelism, None, None))
+        else:
+            mine_count = min(amount, home.remaining or 0)
+            amount -= mine_count
+            if mine_count:
+                additions.append((home.cluster, home.parallelism, mine_count, None))
+    return _added(observation, placement, additions)
+
+
+def _added(
+    observation: Observation,
+    placement: Placement,
+    additions: Sequence[_Addition],
+) -> Placement:
+    job = observation.job
+    shares = list(placement.shares)
+    taken = {(share.cluster, share.mirror) for share in shares}
+    taken |= {(mirror.cluster, mirror.name) for mirror in observation.mirrors if not mirror.gone}
+    next_id = placement.next_id
+    for cluster, parallelism, completions, interval in additions[: MAX_SHARES - len(shares)]:
+        name = job.name if (cluster, job.name) not in taken else suffixed_name(job, next_id)
+        taken.add((cluster, name))
+        uid = observation.clusters[cluster].uid
+        shares.append(Share(next_id, cluster, uid, name, parallelism, completions, interval))
+        next_id += 1
+    return replace(placement, shares=tuple(shares), next_id=next_id)
+
+
+def rename_taken(observation: Observation, placement: Placement) -> Placement:
+    """Give a share whose mirror's name is a foreign Job's another name, derived from the Job's UID."""
+    shares = []
+    for share in placement.shares:
+        attempt = observation.attempts.get((share.cluster, share.mirror))
+        if attempt is not None and attempt.refusal is Refusal.NAME_TAKEN and not share.mirror_uid:
+            share = replace(share, mirror=suffixed_name(observation.job, share.id))
+        shares.append(share)
+    return placement.with_shares(shares)
+
+
+def move_parallelism(job: Job, placement: Placement, progress: Progress) -> Placement:
+    """Let the live shares' parallelism add up to the Job's.
+
+    Work that waits nowhere keeps what it has: a queue that winds down, a Job that is done.
+    """
+    live = placement.active
+    if not live or (job.completions is None and progress.counts.succeeded):
+        return placement
+    idle = sum(share.parallelism for share in live if share.remaining == 0)
+    working = [
+        division.LiveShare(share.id, share.cluster, share.parallelism, share.remaining)
+        for share in live
+        if share.remaining != 0
+    ]
+    total = max(0, job.parallelism - idle)
+    if not working or sum(share.parallelism for share in working) == total:
+        return placement
+    spread = division.spread_parallelism(total, working, key=job.key, preferences=wish(job).preferences)
+    return placement.with_shares(
+        replace(share, parallelism=spread.get(share.id, share.parallelism)) for share in placement.shares
+    )
+
+
+def cut_to_completions(job: Job, placement: Placement) -> tuple[Placement, tuple[Share, ...]]:
+    """Shorten an elastic Indexed Job's shares to its completions. Returns those that lie above whole."""
+    if not job.indexed or job.completions is None:
+        return placement, ()
+    last = job.completions - 1
+    kept, above = [], []
+    for share in placement.shares:
+        if share.interval is None or share.interval[1] <= last:
+            kept.append(share)
+        elif share.interval[0] > last:
+            above.append(share)
+        else:
+            interval = (share.interval[0], last)
+            size = last - share.interval[0] + 1
+            counts = replace(share.counts, succeeded=min(share.counts.succeeded, size))
+            kept.append(replace(share, interval=interval, completions=size, counts=counts))
+    shortened = placement.with_shares(kept)
+    for share in above:
+        before = shortened.retired.get(share.cluster, Counts())
+        retired = {**shortened.retired, share.cluster: before + Counts(0, share.counts.failed)}
+        shortened = replace(shortened, retired=retired)
+    return shortened, tuple(above)

@@ -1,0 +1,110 @@
+"""How far a Job has come: its mirrors' own counters, brought together over all shares.
+
+The published status and the placement hold what was counted before; a mirror that cannot be seen
+now keeps contributing what was last counted of it. Nothing that was published ever goes back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from dispatcher.core import mirror as mirrors
+from dispatcher.core import names
+from dispatcher.core.indexes import IndexSet
+from dispatcher.core.job import Job
+from dispatcher.core.mirror import Mirror
+from dispatcher.core.placement import Counts, Placement, Share, ShareState
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The Job's counters over all clusters. ``completed`` and ``failed_indexes`` are empty if not Indexed."""
+
+    counts: Counts
+    completed: IndexSet
+    failed_indexes: IndexSet
+
+
+def published_completed(job: Job) -> IndexSet:
+    """The Job's own ``status.completedIndexes``."""
+    return _parsed(job.status.get("completedIndexes"))
+
+
+def published_failed(job: Job) -> IndexSet:
+    """The Job's own ``status.failedIndexes``."""
+    return _parsed(job.status.get("failedIndexes"))
+
+
+def _parsed(text: str | None) -> IndexSet:
+    try:
+        return IndexSet.parse(text)
+    except ValueError:
+        return IndexSet()
+
+
+def share_mirrors(placement: Placement, seen: tuple[Mirror, ...]) -> dict[int, Mirror]:
+    """The mirror of each share, by share id.
+
+    A mirror belongs to a share if cluster, name and share label agree, and the UID too once it is
+    known: a Job that someone made up with our labels is no share's mirror.
+    """
+    by_id = {share.id: share for share in placement.shares}
+    found: dict[int, Mirror] = {}
+    for mirror in seen:
+        share = by_id.get(-1 if mirror.share_id is None else mirror.share_id)
+        if share is None or (mirror.cluster, mirror.name) != (share.cluster, share.mirror):
+            continue
+        if share.mirror_uid and share.mirror_uid != mirror.uid:
+            continue
+        other = found.get(share.id)
+        if other is None or (other.gone and not mirror.gone):
+            found[share.id] = mirror
+    return found
+
+
+def observe_share(share: Share, mirror: Mirror | None) -> Share:
+    """The share with its mirror's UID, counters and end taken over. Settled counters never fall."""
+    if mirror is None or share.state is ShareState.FINISHED:
+        return share
+    counts = mirrors.local_counts(mirror, share)
+    if names.WOUND_DOWN_ANNOTATION in mirror.annotations:
+        counts = replace(counts, succeeded=max(0, counts.succeeded - 1))
+    if mirror.transient and not mirror.finished and not mirror.gone:
+        counts = share.counts
+    counts = replace(
+        counts,
+        succeeded=max(counts.succeeded, share.counts.succeeded),
+        failed=max(counts.failed, share.counts.failed),
+    )
+    return replace(
+        share,
+        mirror_uid=mirror.uid,
+        counts=counts,
+        state=ShareState.FINISHED if mirror.finished else ShareState.ACTIVE,
+    )
+
+
+def measure(job: Job, placement: Placement, by_share: Mapping[int, Mirror]) -> Progress:
+    """Bring the shares' counters together. ``placement`` has been through :func:`observe_share`."""
+    total = placement.total()
+    completed, failed_indexes = published_completed(job), published_failed(job)
+    if not job.indexed:
+        succeeded = max(total.succeeded, job.count("succeeded"))
+        return Progress(
+            replace(total, succeeded=succeeded, failed=max(total.failed, job.count("failed"))),
+            IndexSet(),
+            IndexSet(),
+        )
+    everything = IndexSet.interval(0, (job.completions or 0) - 1) if job.completions else IndexSet()
+    for share in placement.shares:
+        mirror = by_share.get(share.id)
+        if mirror is None or not mirror.seeded:
+            continue
+        completed = completed | (mirrors.completed_indexes(mirror) & share.indexes)
+        failed_indexes = failed_indexes | (mirrors.failed_indexes(mirror) & share.indexes)
+    completed = completed & everything
+    failed_indexes = (failed_indexes & everything) - completed
+    return Progress(
+        replace(total, succeeded=len(completed), failed=max(total.failed, job.count("failed"))),
+        completed,
+        failed_indexes,
+    )

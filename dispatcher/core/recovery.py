@@ -1,0 +1,107 @@
+"""Finding a Job's placement again: from its annotation, or from the mirrors where that is gone.
+
+A placement is never guessed while some cluster cannot be seen: what runs there would be run twice.
+"""
+
+from dataclasses import dataclass, replace
+
+from dispatcher.core import mirror as mirrors
+from dispatcher.core import names
+from dispatcher.core.actions import Event
+from dispatcher.core.job import Job
+from dispatcher.core.manifest import recorded_share
+from dispatcher.core.mirror import Mirror
+from dispatcher.core.observation import Observation
+from dispatcher.core.placement import (
+    Counts,
+    Placement,
+    PlacementError,
+    Share,
+    ShareState,
+    parse_placement,
+    read_share,
+)
+
+UNKNOWN_CLUSTER = ""
+"""The key of ``retired`` for counts that a rebuilt placement knows only from the published status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A Job's placement, or why there is none: ``waits_for`` names clusters that must be seen first."""
+
+    placement: Placement | None
+    events: tuple[Event, ...] = ()
+    waits_for: tuple[str, ...] = ()
+
+
+def was_dispatched(job: Job) -> bool:
+    """Whether the status shows that a placement existed once: startTime is set only together with one."""
+    return job.start_time is not None or job.is_true(names.DISPATCHED)
+
+
+def recover(observation: Observation) -> Recovered:
+    """The persisted placement, or one rebuilt from the mirrors; None for a Job not placed so far."""
+    job = observation.job
+    text = job.annotations.get(names.PLACEMENT_ANNOTATION)
+    fault = "was removed"
+    if text is not None:
+        try:
+            placement = parse_placement(text)
+            if placement.job_uid == job.uid:
+                return Recovered(placement)
+            fault = "belongs to another Job"
+        except PlacementError as error:
+            fault = f"is unreadable ({error})"
+    if not was_dispatched(job) and not observation.mirrors:
+        return Recovered(None)
+    unseen = tuple(sorted(c.name for c in observation.clusters.values() if not c.ready))
+    if unseen or not observation.settled:
+        return Recovered(None, waits_for=unseen or ("the clusters' first answers",))
+    event = Event(
+        "Warning",
+        "PlacementRebuilt",
+        f"The annotation {names.PLACEMENT_ANNOTATION} {fault}; it was rebuilt from the mirrors, nothing is run again",
+    )
+    return Recovered(rebuild(observation), events=(event,))
+
+
+def rebuild(observation: Observation) -> Placement:
+    """The placement that the mirrors' own records and the published status show."""
+    job = observation.job
+    shares: dict[int, Share] = {}
+    for mirror in sorted(observation.mirrors, key=lambda seen: (seen.name != job.name, seen.cluster)):
+        share = _recorded(observation, mirror)
+        if share is not None and share.id not in shares:
+            shares[share.id] = share
+    known = sum((share.counts for share in shares.values()), Counts())
+    lost = Counts(
+        max(0, job.count("succeeded") - known.succeeded), max(0, job.count("failed") - known.failed)
+    )
+    return Placement(
+        job_uid=job.uid,
+        shares=tuple(shares[share_id] for share_id in sorted(shares)),
+        next_id=max(shares, default=-1) + 1,
+        retired={UNKNOWN_CLUSTER: lost} if lost != Counts() else {},
+    )
+
+
+def _recorded(observation: Observation, mirror: Mirror) -> Share | None:
+    cluster = observation.clusters.get(mirror.cluster)
+    record = recorded_share(mirror.manifest)
+    if record is None or cluster is None or mirror.gone:
+        return None
+    try:
+        share = read_share(record)
+    except (ValueError, KeyError, TypeError):
+        return None
+    if share.id != mirror.share_id or share.mirror != mirror.name or share.cluster != mirror.cluster:
+        return None
+    return replace(
+        share,
+        cluster_uid=cluster.uid,
+        mirror_uid=mirror.uid,
+        parallelism=int(mirror.spec.get("parallelism", 1)),
+        counts=mirrors.local_counts(mirror, share),
+        state=ShareState.FINISHED if mirror.finished else ShareState.ACTIVE,
+    )

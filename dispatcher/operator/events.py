@@ -1,0 +1,93 @@
+"""Kubernetes Events on management Jobs: posted apart from the work, never a flood, never a reason to fail."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from dispatcher.core.actions import Event
+from dispatcher.core.job import timestamp
+
+logger = logging.getLogger(__name__)
+
+COMPONENT = "job-dispatcher"
+MAX_MESSAGE = 1024
+
+
+class EventSink(Protocol):
+    """Takes a core/v1 Event manifest for a namespace; its failure is nobody's concern."""
+
+    async def __call__(self, namespace: str, body: dict[str, Any]) -> None: ...
+
+
+def make_event(job: dict[str, Any], event: Event, *, serial: int, now: datetime) -> dict[str, Any]:
+    """A ``v1`` Event on a Job."""
+    metadata = job["metadata"]
+    moment = timestamp(now)
+    name = metadata["name"][:200]
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{name}.{int(now.timestamp() * 1e6):x}{serial % 4096:03x}",
+            "namespace": metadata["namespace"],
+        },
+        "involvedObject": {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+            "resourceVersion": metadata.get("resourceVersion", ""),
+        },
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.message[:MAX_MESSAGE],
+        "firstTimestamp": moment,
+        "lastTimestamp": moment,
+        "count": 1,
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
+        "reportingInstance": COMPONENT,
+    }
+
+
+class Recorder:
+    """Posts Events in the background, in order; drops what is the same as the Job's last one.
+
+    ``limit`` bounds what may wait: with an API server that does not answer, the oldest are dropped.
+    """
+
+    def __init__(self, sink: EventSink, *, limit: int = 2000) -> None:
+        self._sink = sink
+        self._waiting: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(limit)
+        self._last: OrderedDict[str, Event] = OrderedDict()
+        self._serial = 0
+
+    def record(self, job: dict[str, Any], event: Event) -> None:
+        """Post this Event on the Job, unless it would repeat the Job's last one."""
+        uid = job["metadata"]["uid"]
+        if self._last.get(uid) == event:
+            return
+        self._last[uid] = event
+        self._last.move_to_end(uid)
+        if len(self._last) > 10_000:
+            self._last.popitem(last=False)
+        self._serial += 1
+        body = make_event(job, event, serial=self._serial, now=datetime.now(UTC))
+        if self._waiting.full():
+            self._waiting.get_nowait()
+        self._waiting.put_nowait((body["metadata"]["namespace"], body))
+
+    async def run(self) -> None:
+        """Post what is recorded, for as long as the process runs."""
+        while True:
+            namespace, body = await self._waiting.get()
+            await self._sink(namespace, body)
+
+    async def drain(self) -> None:
+        """Post what still waits; for a clean end."""
+        while not self._waiting.empty():
+            namespace, body = self._waiting.get_nowait()
+            await self._sink(namespace, body)

@@ -1,0 +1,303 @@
+"""The hands: carries decisions out, and turns every outcome into something the next decision sees.
+
+Writes to the Job are awaited, for what follows rests on them. Writes to mirrors run as tasks of their
+own, one at a time for each mirror, so that a cluster that hangs holds up only its own shares. Every
+write passes one gate, which asks whether this process may still act on the key.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from time import monotonic
+from typing import Any, Protocol
+
+from dispatcher import metrics
+from dispatcher.clusters import jobs as requests
+from dispatcher.clusters.cache import ObjectCache
+from dispatcher.clusters.client import ApiServer
+from dispatcher.clusters.reply import Outcome, Reply
+from dispatcher.core import names
+from dispatcher.core.actions import (
+    CreateMirror,
+    Decision,
+    DeleteMirror,
+    MirrorAction,
+    PatchMirror,
+    PostEvent,
+    WriteJob,
+)
+from dispatcher.core.decision import decide
+from dispatcher.core.observation import Attempt, Refusal
+from dispatcher.operator.events import Recorder
+from dispatcher.operator.faults import CrashPoint
+from dispatcher.operator.queue import Key
+from dispatcher.operator.world import World, utc_now
+
+logger = logging.getLogger(__name__)
+
+RETRY_FIRST = 0.5
+"""Seconds before a refused write is tried again; doubled up to RETRY_CAP."""
+RETRY_CAP = 30.0
+REFUSALS = {
+    Outcome.INVALID: Refusal.REFUSED,
+    Outcome.FORBIDDEN: Refusal.FORBIDDEN,
+    Outcome.NOT_FOUND: Refusal.NAMESPACE_MISSING,
+}
+
+
+class MirrorWorker(Protocol):
+    """What the executor needs of one worker cluster."""
+
+    @property
+    def api(self) -> ApiServer: ...
+
+    @property
+    def mirrors(self) -> ObjectCache: ...
+
+    def note_failure(self, reply: Reply) -> None: ...
+
+
+Gate = Callable[[Key], bool]
+"""Whether this process may act on a key now; always yes without leader election and shards."""
+
+
+class Executor:
+    """Carries out decisions for one management cluster.
+
+    ``workers`` maps names to the connected clusters and may change at any time.
+    """
+
+    def __init__(
+        self,
+        *,
+        management: ApiServer,
+        world: World,
+        workers: Callable[[names.ClusterName], MirrorWorker | None],
+        recorder: Recorder,
+        wake: Callable[[Key], None],
+        gate: Gate = lambda _key: True,
+        crash_point: CrashPoint | None = None,
+    ) -> None:
+        self._management = management
+        self._world = world
+        self._workers = workers
+        self._recorder = recorder
+        self._wake = wake
+        self._gate = gate
+        self._crash = crash_point or CrashPoint(None)
+        self._busy: dict[tuple[Key, names.ClusterName, str], asyncio.Task[None]] = {}
+        self._refused: dict[tuple[Key, names.ClusterName, str], int] = {}
+
+    async def carry_out(self, key: Key, job: dict[str, Any], decision: Decision) -> bool:
+        """Start all actions in order. Returns whether the Job itself changed, so that it is decided anew.
+
+        An action for a mirror that a write is under way for is left out: its end wakes the key again.
+        """
+        for action in decision.actions:
+            if not self._gate(key):
+                return False
+            match action:
+                case WriteJob():
+                    return await self._write_job(key, action, following=decision)
+                case PostEvent(event=event):
+                    self._recorder.record(job, event)
+                case CreateMirror() | PatchMirror() | DeleteMirror():
+                    self._start(key, action)
+        return False
+
+    def busy(self, key: Key) -> bool:
+        """Whether a write for a mirror of this Job is under way."""
+        return any(running == key for running, _cluster, _name in self._busy)
+
+    async def stop(self, *, grace: float) -> None:
+        """Let the writes under way end, for at most ``grace`` seconds."""
+        tasks = list(self._busy.values())
+        if tasks:
+            _done, pending = await asyncio.wait(tasks, timeout=grace)
+            for task in pending:
+                task.cancel()
+
+    async def _write_job(self, key: Key, action: WriteJob, *, following: Decision) -> bool:
+        number = self._crash.before()
+        reply = await requests.replace_job_status(self._management, key[0], key[1], dict(action.manifest))
+        self._crash.after(number)
+        metrics.status_write(reply.code)
+        match reply.outcome:
+            case Outcome.OK:
+                body = reply.body or {}
+                if body.get("kind") == "Job":
+                    self._note_written(body)
+                for event in action.events:
+                    self._recorder.record(dict(action.manifest), event)
+                rest = following.actions[following.actions.index(action) + 1 :]
+                for later in rest:
+                    if isinstance(later, CreateMirror | PatchMirror | DeleteMirror):
+                        self._start(key, later)
+                return True
+            case Outcome.CONFLICT | Outcome.NOT_FOUND:
+                await self.refresh_job(key)
+                return False
+            case Outcome.INVALID | Outcome.FORBIDDEN:
+                logger.error(
+                    "status write rejected",
+                    extra={"key": "/".join(key), "code": reply.code, "answer": reply.message},
+                )
+        raise WriteFailed(f"the Job could not be written: {reply}")
+
+    def _note_written(self, body: dict[str, Any]) -> None:
+        metadata = body["metadata"]
+        if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
+            self._world.jobs.gone(metadata["namespace"], metadata["name"], metadata["uid"])
+        else:
+            self._world.jobs.put(body)
+
+    async def refresh_job(self, key: Key) -> None:
+        """Read the Job live: what is cached is not what the API server has."""
+        known = self._world.jobs.get(*key)
+        reply = await requests.get_job(self._management, *key)
+        if reply.ok and reply.body is not None:
+            self._world.jobs.put(reply.body)
+            self._wake(key)
+        elif reply.outcome is Outcome.NOT_FOUND and known is not None:
+            self._world.jobs.gone(key[0], key[1], known["metadata"]["uid"])
+        else:
+            raise WriteFailed(f"the Job could not be read: {reply}")
+
+    def _start(self, key: Key, action: MirrorAction) -> None:
+        slot = (key, action.cluster, action.name)
+        if slot in self._busy:
+            return
+        worker = self._workers(action.cluster)
+        if worker is None:
+            return
+        task = asyncio.create_task(self._act(key, action, worker))
+        self._busy[slot] = task
+        task.add_done_callback(lambda _task: self._ended(slot))
+
+    def _ended(self, slot: tuple[Key, names.ClusterName, str]) -> None:
+        task = self._busy.pop(slot)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("mirror write failed", exc_info=task.exception(), extra={"key": "/".join(slot[0])})
+        self._wake(slot[0])
+
+    async def _act(self, key: Key, action: MirrorAction, worker: MirrorWorker) -> None:
+        namespace = key[0]
+        number = self._crash.before()
+        if isinstance(action, CreateMirror):
+            reply = await requests.create_job(worker.api, namespace, dict(action.manifest))
+        elif isinstance(action, PatchMirror):
+            reply = await requests.patch_job(
+                worker.api,
+                namespace,
+                action.name,
+                action.patch,
+                content_type=action.content_type,
+                subresource=action.subresource,
+            )
+        else:
+            reply = await requests.delete_job(worker.api, namespace, action.name, action.uid)
+        self._crash.after(number)
+        await self._learn(key, action, worker, reply)
+
+    async def _learn(self, key: Key, action: MirrorAction, worker: MirrorWorker, reply: Reply) -> None:
+        """Make an outcome visible to the next decision."""
+        slot = (key, action.cluster, action.name)
+        if reply.ok:
+            self._refused.pop(slot, None)
+            self._world.attempt(key, action.cluster, action.name, None)
+            body = reply.body or {}
+            if body.get("kind") == "Job" and not isinstance(action, DeleteMirror):
+                worker.mirrors.put(body)
+            return
+        if isinstance(action, CreateMirror):
+            if reply.outcome is Outcome.ALREADY_EXISTS:
+                await self._meet(key, action, worker)
+                return
+        elif reply.outcome is Outcome.NOT_FOUND:
+            worker.mirrors.gone(key[0], action.name, action.uid)
+            return
+        elif reply.outcome in (Outcome.CONFLICT, Outcome.INVALID):
+            # Our view was stale, or the object changed under a guard: look again before anything else.
+            await self._reread(key, action, worker)
+            if reply.outcome is Outcome.CONFLICT:
+                return
+        if reply.outcome in (Outcome.UNREACHABLE, Outcome.SERVER_ERROR, Outcome.UNAUTHORIZED):
+            worker.note_failure(reply)
+        self._refuse(key, action, REFUSALS.get(reply.outcome, Refusal.UNREACHABLE), reply)
+
+    def _refuse(self, key: Key, action: MirrorAction, refusal: Refusal, reply: Reply) -> None:
+        slot = (key, action.cluster, action.name)
+        failures = self._refused[slot] = self._refused.get(slot, 0) + 1
+        pause = min(RETRY_CAP, RETRY_FIRST * 2 ** min(failures - 1, 10))
+        pause = max(pause, reply.retry_after or 0.0)
+        message = reply.message or reply.reason or refusal.value
+        retry_at = utc_now() + timedelta(seconds=pause)
+        self._world.attempt(key, action.cluster, action.name, Attempt(refusal, message, retry_at))
+        logger.info(
+            "mirror write refused",
+            extra={
+                "key": "/".join(key),
+                "cluster": action.cluster,
+                "reason": refusal.value,
+                "answer": message,
+                "retry_in": round(pause, 2),
+            },
+        )
+
+    async def _meet(self, key: Key, action: CreateMirror, worker: MirrorWorker) -> None:
+        """The name is taken: by our own mirror (an earlier POST, adopted) or by somebody else's Job."""
+        reply = await requests.get_job(worker.api, key[0], action.name)
+        if reply.ok and reply.body is not None:
+            wanted = action.manifest["metadata"]["labels"]
+            labels = reply.body["metadata"].get("labels") or {}
+            ours = all(
+                labels.get(label) == wanted[label]
+                for label in (names.ORIGIN_LABEL, names.JOB_UID_LABEL, names.SHARE_LABEL)
+            )
+            if ours:
+                worker.mirrors.put(reply.body)
+                self._world.attempt(key, action.cluster, action.name, None)
+                return
+            self._refuse(key, action, Refusal.NAME_TAKEN, reply)
+        elif reply.outcome is not Outcome.NOT_FOUND:
+            worker.note_failure(reply)
+            self._refuse(key, action, Refusal.UNREACHABLE, reply)
+
+    async def _reread(self, key: Key, action: PatchMirror | DeleteMirror, worker: MirrorWorker) -> None:
+        reply = await requests.get_job(worker.api, key[0], action.name)
+        if reply.ok and reply.body is not None and reply.body["metadata"]["uid"] == action.uid:
+            worker.mirrors.put(reply.body)
+        elif reply.ok or reply.outcome is Outcome.NOT_FOUND:
+            worker.mirrors.gone(key[0], action.name, action.uid)
+
+
+class WriteFailed(Exception):
+    """The Job's own write or read failed; the queue brings the key back after a pause."""
+
+
+class Reconciler:
+    """Decides and acts for one key until nothing is left to do at once."""
+
+    MAX_ROUNDS = 20
+
+    def __init__(self, world: World, executor: Executor) -> None:
+        self._world = world
+        self._executor = executor
+
+    async def __call__(self, key: Key) -> float | None:
+        """Reconcile one Job. Returns the seconds after which to look again, if any."""
+        started = monotonic()
+        for _round in range(self.MAX_ROUNDS):
+            manifest = self._world.jobs.get(*key)
+            if manifest is None:
+                return None
+            if "deletionTimestamp" in manifest["metadata"] and self._executor.busy(key):
+                return None  # a POST under way could land after the last look; its end wakes the key
+            decision = decide(self._world.observe(manifest))
+            if not decision.actions:
+                self._world.forget_ghosts(manifest["metadata"]["uid"])
+            if not await self._executor.carry_out(key, manifest, decision):
+                metrics.RECONCILE_SECONDS.observe(monotonic() - started)
+                return decision.look_again
+        return 0.2

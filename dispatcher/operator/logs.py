@@ -1,0 +1,57 @@
+"""Structured logs: a constant message and fields, as text or JSON."""
+
+import json
+import logging
+import sys
+from typing import Any
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "taskName",
+    "settings",
+    "k8s_skip",
+    "k8s_ref",
+}
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+class TextFormatter(logging.Formatter):
+    """One line: time, level, message, then ``field=value``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        first, newline, rest = line.partition("\n")
+        fields = " ".join(f"{key}={json.dumps(value, default=str)}" for key, value in _fields(record).items())
+        return (f"{first} {fields}" if fields else first) + newline + rest
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
+
+
+def configure(level: str, form: str) -> None:
+    """Log to standard error. kopf's own news about single objects is left out below warning."""
+    handler = logging.StreamHandler(sys.stderr)
+    text = TextFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if form == "json" else text)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("kopf", "aiohttp", "asyncio"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))

@@ -1,0 +1,114 @@
+"""The watches on the management cluster, by kopf: low-level events only, each becomes a change of a cache.
+
+kopf retries, reconnects and relists by itself. After a relist it tells nothing of objects that went in
+the gap; those are found by :mod:`dispatcher.operator.orphans` and by the conflict of the next write.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import kopf
+from kubernetes.aio.client.configuration import Configuration
+
+from dispatcher.core import names
+from dispatcher.operator.fleet import Fleet
+from dispatcher.operator.settings import Settings
+from dispatcher.operator.world import World
+
+logger = logging.getLogger(__name__)
+
+ERROR_BACKOFF_CAP = 10.0
+
+
+class EndlessBackoffs:
+    """Pauses between kopf's retries, in seconds: growing, and never used up, or kopf would end the operator."""
+
+    def __iter__(self) -> Iterator[float]:
+        pause = 0.2
+        while True:
+            yield pause
+            pause = min(ERROR_BACKOFF_CAP, pause * 2)
+
+
+def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
+    """The client's credentials in kopf's form."""
+    token = (configuration.api_key or {}).get("BearerToken", "")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        ca_data=configuration.ca_cert_data if not configuration.ssl_ca_cert else None,
+        insecure=not configuration.verify_ssl,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+        scheme="Bearer" if token else None,
+        token=token.removeprefix("Bearer ") or None,
+    )
+
+
+def kopf_settings() -> kopf.OperatorSettings:
+    """kopf without its scans, its Events on objects, and its habit of giving up."""
+    settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.networking.error_backoffs = EndlessBackoffs()
+    settings.networking.request_timeout = 30
+    settings.watching.connect_timeout = 10
+    settings.watching.server_timeout = 300
+    return settings
+
+
+def build_registry(
+    *, world: World, fleet: Fleet, settings: Settings, configuration: Configuration
+) -> kopf.OperatorRegistry:
+    """All handlers. Each does nothing but put what it was told into a cache."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=registry, id="login")
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        await configuration.get_api_key_with_prefix("BearerToken")
+        return connection_info(configuration)
+
+    @kopf.on.event("batch", "v1", "jobs", registry=registry, id="jobs")
+    async def job_event(event: Any, **_: Any) -> None:
+        take_job(world, settings.managed_by, event["type"], event["object"])
+
+    @kopf.on.event(names.API_GROUP, names.API_VERSION, "workerclusters", registry=registry, id="clusters")
+    async def cluster_event(event: Any, **_: Any) -> None:
+        manifest = plain(event["object"])
+        if event["type"] == "DELETED":
+            fleet.remove(manifest["metadata"]["name"])
+        else:
+            fleet.update(manifest)
+
+    @kopf.on.event("", "v1", "namespaces", registry=registry, id="namespaces")
+    async def namespace_event(event: Any, **_: Any) -> None:
+        metadata = event["object"]["metadata"]
+        if event["type"] == "DELETED":
+            world.namespace_labels.pop(metadata["name"], None)
+        else:
+            take_namespace(world, plain(event["object"]))
+
+    return registry
+
+
+def take_namespace(world: World, manifest: dict[str, Any]) -> None:
+    """Keep a namespace's labels; WorkerClusters select by them."""
+    metadata = manifest["metadata"]
+    world.namespace_labels[metadata["name"]] = metadata.get("labels") or {}
+
+
+def plain(body: Any) -> dict[str, Any]:
+    """The raw JSON object of an event."""
+    return dict(body)
+
+
+def take_job(world: World, managed_by: str, kind: str | None, body: Any) -> None:
+    """Keep a Job that is ours; leave every other alone."""
+    if body.get("spec", {}).get("managedBy") != managed_by:
+        return
+    manifest = plain(body)
+    if kind == "DELETED":
+        world.jobs.delete(manifest)
+    else:
+        world.jobs.put(manifest)

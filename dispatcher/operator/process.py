@@ -1,0 +1,255 @@
+"""The running process: start in the right order, run until told to stop, end clean."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from typing import Any
+
+import kopf
+
+from dispatcher import metrics
+from dispatcher.clusters import jobs
+from dispatcher.clusters.cache import ObjectCache
+from dispatcher.clusters.client import ApiServer, resource_path
+from dispatcher.clusters.kubeconfig import load_in_cluster, load_kubeconfig_file
+from dispatcher.clusters.reflector import Reflector
+from dispatcher.clusters.reply import Outcome, Reply
+from dispatcher.core import names
+from dispatcher.core.manifest import origin_value
+from dispatcher.core.observation import Rules
+from dispatcher.operator import endpoints, management
+from dispatcher.operator.events import Recorder
+from dispatcher.operator.executor import Executor, Reconciler
+from dispatcher.operator.faults import CrashPoint
+from dispatcher.operator.fleet import Fleet
+from dispatcher.operator.orphans import OrphanCollector
+from dispatcher.operator.queue import KeyQueue
+from dispatcher.operator.settings import Settings, SettingsError
+from dispatcher.operator.world import World
+
+logger = logging.getLogger(__name__)
+
+STOP_GRACE = 5.0
+"""Seconds that writes under way may still take when the process ends."""
+MINIMUM_MINOR = 32
+"""spec.managedBy is on by default from 1.32; from 1.35 it cannot be turned off."""
+LOCKED_MINOR = 35
+
+
+def minor_version(version: dict[str, Any]) -> int:
+    """The minor version of a 1.x API server; 0 if it cannot be read."""
+    digits = "".join(c for c in str(version.get("minor", "")) if c.isdecimal())
+    return int(digits) if version.get("major") == "1" and digits else 0
+
+
+async def _patiently(ask: Any, what: str) -> Reply:
+    """Ask until there is an answer that is not a passing trouble."""
+    pause = 0.2
+    while True:
+        reply: Reply = await ask()
+        if reply.outcome in (Outcome.OK, Outcome.NOT_FOUND, Outcome.INVALID):
+            return reply
+        logger.warning("waiting for the management cluster", extra={"request": what, "answer": str(reply)})
+        await asyncio.sleep(pause)
+        pause = min(5.0, pause * 2)
+
+
+async def keeps_managed_by(api: ApiServer, settings: Settings) -> bool:
+    """Whether the API server stores ``spec.managedBy``, by a dry run (needs create on Jobs in our namespace)."""
+    probe = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "job-dispatcher-probe", "namespace": settings.namespace},
+        "spec": {
+            "managedBy": settings.managed_by,
+            "suspend": True,
+            "template": {
+                "spec": {"restartPolicy": "Never", "containers": [{"name": "probe", "image": "probe"}]}
+            },
+        },
+    }
+    reply = await jobs.create_job(api, settings.namespace, probe, dry_run=True)
+    if not reply.ok or reply.body is None:
+        logger.warning("cannot check that spec.managedBy is kept", extra={"answer": str(reply)})
+        return True
+    return bool(reply.body["spec"].get("managedBy") == settings.managed_by)
+
+
+async def check_management(api: ApiServer, settings: Settings) -> tuple[str, int]:
+    """The UID and minor version of the management cluster.
+
+    Raises :class:`SettingsError` for one that cannot be used.
+    """
+    version = await _patiently(lambda: jobs.server_version(api), "version")
+    minor = minor_version(version.body or {})
+    if minor < MINIMUM_MINOR:
+        found = (version.body or {}).get("gitVersion", "unknown")
+        raise SettingsError(
+            f"the management cluster's version {found} is too old: spec.managedBy needs 1.{MINIMUM_MINOR}"
+        )
+    if minor < LOCKED_MINOR and not await keeps_managed_by(api, settings):
+        raise SettingsError(
+            "the management API server drops spec.managedBy: turn its feature gate JobManagedBy on"
+        )
+    namespace = await _patiently(lambda: jobs.get_namespace(api, "kube-system"), "kube-system")
+    if not namespace.ok or namespace.body is None:
+        raise SettingsError(f"the namespace kube-system cannot be read: {namespace}")
+    return str(namespace.body["metadata"]["uid"]), minor
+
+
+class Dispatcher:
+    """All parts of one process, wired together."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.stop = asyncio.Event()
+        self._synced = False
+        self._kopf_ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until ``stop`` is set. Raises SettingsError and KubeconfigError before anything is touched."""
+        settings = self.settings
+        path = settings.kubeconfig
+        configuration = await load_kubeconfig_file(path) if path else load_in_cluster()
+        api = ApiServer(configuration, observe=metrics.observe_requests(""))
+        try:
+            uid, minor = await check_management(api, settings)
+            rules = Rules(
+                origin=origin_value(uid, settings.managed_by),
+                own_namespace=settings.namespace,
+                clears_start_time=minor >= 36,
+                give_up_after=settings.deletion_give_up_after,
+            )
+            await self._run(api, configuration, rules)
+        finally:
+            await api.close()
+
+    async def _run(self, api: ApiServer, configuration: Any, rules: Rules) -> None:
+        settings = self.settings
+        world = World(rules, wake=lambda key: queue.add(key))
+        recorder = Recorder(self._sink(api))
+        secrets = ObjectCache()
+        fleet = Fleet(settings=settings, world=world, management=api, secrets=secrets)
+        executor = Executor(
+            management=api,
+            world=world,
+            workers=fleet.get,
+            recorder=recorder,
+            wake=lambda key: queue.add(key),
+            crash_point=CrashPoint.from_environment(),
+        )
+        queue = KeyQueue(Reconciler(world, executor), concurrency=settings.concurrency)
+        metrics.QUEUE_DEPTH.set_function(lambda: queue.depth)
+        orphans = OrphanCollector(
+            fleet=fleet,
+            world=world,
+            management=api,
+            managed_by=settings.managed_by,
+            interval=settings.orphan_interval,
+        )
+        runner = None
+        if settings.metrics_address:
+            runner = await endpoints.serve(
+                settings.metrics_address,
+                healthy=lambda: "",
+                ready=lambda: "" if self._synced else "not synced with the management cluster",
+            )
+        reflector = Reflector(api, resource_path("v1", "secrets", namespace=settings.namespace), secrets)
+        background = [
+            asyncio.create_task(work, name=name)
+            for name, work in (
+                ("secrets", reflector.run()),
+                ("events", recorder.run()),
+                ("cluster status", fleet.publish()),
+                ("orphans", orphans.run()),
+            )
+        ]
+        stopping = asyncio.create_task(self.stop.wait())
+        try:
+            await self._first_look(api, world, fleet, reflector)
+            settle = asyncio.create_task(self._settle(world, fleet))
+            background.append(settle)
+            watch = asyncio.create_task(self._watch(world, fleet, configuration))
+            background.append(watch)
+            logger.info("started", extra={"managed_by": settings.managed_by, "origin": rules.origin})
+            done, _ = await asyncio.wait([stopping, watch, *background], return_when=asyncio.FIRST_COMPLETED)
+            while not stopping.done() and settle in done and len(done) == 1:
+                background.remove(settle)
+                done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                if task.exception() is not None:
+                    raise RuntimeError(f"the task {task.get_name()} ended") from task.exception()
+        finally:
+            await queue.stop()
+            await executor.stop(grace=STOP_GRACE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await recorder.drain()
+            for task in (*background, stopping):
+                task.cancel()
+            await asyncio.wait([*background, stopping], timeout=STOP_GRACE)
+            await fleet.stop()
+            if runner is not None:
+                await runner.cleanup()
+            logger.info("stopped")
+
+    def _sink(self, api: ApiServer) -> Any:
+        async def sink(namespace: str, body: dict[str, Any]) -> None:
+            reply = await jobs.create_event(api, namespace, body)
+            if not reply.ok:
+                logger.info("event not posted", extra={"reason": body["reason"], "answer": str(reply)})
+
+        return sink
+
+    async def _first_look(self, api: ApiServer, world: World, fleet: Fleet, secrets: Reflector) -> None:
+        """Know all clusters and namespaces before the first Job is decided on."""
+        await secrets.synced.wait()
+        path = resource_path(f"{names.API_GROUP}/{names.API_VERSION}", "workerclusters")
+        clusters = await _patiently(lambda: api.get(path), "workerclusters")
+        if not clusters.ok:
+            raise SettingsError("the CustomResourceDefinition of WorkerCluster is missing: install the CRDs")
+        namespaces = await _patiently(lambda: api.get(resource_path("v1", "namespaces")), "namespaces")
+        for item in (namespaces.body or {}).get("items", ()):
+            management.take_namespace(world, item)
+        for item in (clusters.body or {}).get("items", ()):
+            fleet.update(item)
+
+    async def _settle(self, world: World, fleet: Fleet) -> None:
+        """New Jobs wait until every cluster was tried once, but not for ever."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.settle_timeout):
+                await fleet.all_tried()
+        world.settled = True
+        world.wake_all()
+
+    async def _watch(self, world: World, fleet: Fleet, configuration: Any) -> None:
+        ready = asyncio.Event()
+
+        async def note_ready() -> None:
+            await ready.wait()
+            self._synced = True
+
+        noting = asyncio.create_task(note_ready())
+        try:
+            await kopf.operator(
+                registry=management.build_registry(
+                    world=world, fleet=fleet, settings=self.settings, configuration=configuration
+                ),
+                settings=management.kopf_settings(),
+                clusterwide=True,
+                standalone=True,
+                stop_flag=self.stop,
+                ready_flag=ready,
+            )
+        finally:
+            noting.cancel()
+
+
+async def main(settings: Settings) -> None:
+    """Run a dispatcher until SIGTERM or SIGINT."""
+    process = Dispatcher(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, process.stop.set)
+    await process.run()

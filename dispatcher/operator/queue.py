@@ -1,0 +1,118 @@
+"""A queue of keys: each key is worked on by one task at a time, many keys at once.
+
+An addition while a key is worked on brings it back once; a failure brings it back after a growing
+pause. Levels, not edges: a key says only that something may have changed.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from time import monotonic
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+"""Namespace and name of a management Job."""
+
+
+class KeyQueue:
+    """Calls ``handle(key)`` for added keys, at most ``concurrency`` at once.
+
+    ``handle`` returns in how many seconds it wants the key back (None: not by itself).
+    """
+
+    def __init__(self, handle: Callable[[Key], Awaitable[float | None]], *, concurrency: int = 32) -> None:
+        self._handle = handle
+        self._concurrency = concurrency
+        self._waiting: deque[Key] = deque()
+        self._since: dict[Key, float] = {}
+        self._running: set[Key] = set()
+        self._again: set[Key] = set()
+        self._timers: dict[Key, asyncio.TimerHandle] = {}
+        self._failures: dict[Key, int] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        self.retries = 0
+
+    @property
+    def depth(self) -> int:
+        """Keys that wait for their turn."""
+        return len(self._waiting)
+
+    @property
+    def oldest_age(self) -> float:
+        """Seconds that the longest waiting key has waited."""
+        return monotonic() - self._since[self._waiting[0]] if self._waiting else 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing runs (timers may be set)."""
+        return not self._waiting and not self._running
+
+    def add(self, key: Key) -> None:
+        """Something about this key may have changed."""
+        if self._stopped:
+            return
+        if key in self._running:
+            self._again.add(key)
+        elif key not in self._since:
+            self._since[key] = monotonic()
+            self._waiting.append(key)
+            self._start()
+
+    def add_after(self, key: Key, seconds: float) -> None:
+        """Bring the key back then; an earlier timer of it stays."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        timer = self._timers.get(key)
+        if timer is not None and not timer.cancelled() and timer.when() <= due:
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timers[key] = loop.call_at(due, self._due, key)
+
+    async def stop(self) -> None:
+        """Take no more keys and wait for those under way."""
+        self._stopped = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._waiting.clear()
+        self._since.clear()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _due(self, key: Key) -> None:
+        self._timers.pop(key, None)
+        self.add(key)
+
+    def _start(self) -> None:
+        while self._waiting and len(self._running) < self._concurrency:
+            key = self._waiting.popleft()
+            del self._since[key]
+            self._running.add(key)
+            task = asyncio.create_task(self._work(key))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, key: Key) -> None:
+        pause: float | None
+        try:
+            pause = await self._handle(key)
+            self._failures.pop(key, None)
+        except Exception:
+            # The loop must outlive a fault in the handling of one key.
+            failures = self._failures[key] = self._failures.get(key, 0) + 1
+            pause = min(60.0, 0.1 * 2 ** min(failures, 10)) * random.uniform(0.5, 1)
+            self.retries += 1
+            logger.exception("reconcile failed", extra={"key": "/".join(key), "retry_in": round(pause, 2)})
+        finally:
+            self._running.discard(key)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+        elif pause is not None and not self._stopped:
+            self.add_after(key, pause)
+        self._start()

@@ -1,0 +1,43 @@
+"""The settings of a running dispatcher, each with its unit and default; flags carry the same names."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from dispatcher.core import names
+
+
+class SettingsError(ValueError):
+    """A setting that cannot work; the message says why and what to use instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``kubeconfig`` None: the in-cluster account. ``metrics_address``: host:port, empty for none."""
+
+    kubeconfig: str | None = None
+    managed_by: str = names.DEFAULT_MANAGED_BY
+    namespace: str = "job-dispatcher"
+    metrics_address: str = "127.0.0.1:8080"
+    allow_insecure_kubeconfigs: bool = False
+    deletion_give_up_after: timedelta = timedelta(minutes=5)
+    settle_timeout: float = 10.0
+    """Seconds after a start that new Jobs wait for clusters that have not answered yet."""
+    orphan_interval: float = 20.0
+    """Seconds between two looks for mirrors whose Job is gone."""
+    concurrency: int = 32
+    """Jobs worked on at once."""
+    log_level: str = "info"
+    log_format: str = "text"
+
+    def __post_init__(self) -> None:
+        if self.managed_by in names.RESERVED_MANAGED_BY:
+            raise SettingsError(
+                f"--managed-by {self.managed_by} is reserved for another controller; "
+                f"use a value of your own, such as {names.DEFAULT_MANAGED_BY}"
+            )
+        prefix, slash, path = self.managed_by.partition("/")
+        if not (prefix and slash and path) or len(self.managed_by) > 63:
+            raise SettingsError(
+                f"--managed-by {self.managed_by!r} is no domain-prefixed path of at most 63 characters, "
+                f"such as {names.DEFAULT_MANAGED_BY}"
+            )

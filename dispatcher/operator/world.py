@@ -1,0 +1,148 @@
+"""What the process has seen: management Jobs, mirrors by cluster, namespaces; and how it is put together
+for a decision. Only the operator's own tasks write here; everything runs in one event loop.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from dispatcher.clusters.cache import ObjectCache
+from dispatcher.core import names
+from dispatcher.core.job import read_job
+from dispatcher.core.mirror import Mirror, read_mirror
+from dispatcher.core.observation import Attempt, Cluster, Observation, Rules
+from dispatcher.operator.queue import Key
+
+
+class Worker(Protocol):
+    """One worker cluster as the world needs it (see :mod:`dispatcher.operator.fleet`)."""
+
+    @property
+    def view(self) -> Cluster: ...
+
+    @property
+    def mirrors(self) -> ObjectCache: ...
+
+
+def utc_now() -> datetime:
+    """The clock of the process."""
+    return datetime.now(UTC)
+
+
+class World:
+    """Caches and memories. ``wake`` is called with the key of a Job about which something changed."""
+
+    def __init__(self, rules: Rules, *, wake: Callable[[Key], None]) -> None:
+        self.rules = rules
+        self._wake = wake
+        self.jobs = ObjectCache(on_change=self._job_changed)
+        self.workers: dict[names.ClusterName, Worker] = {}
+        self.namespace_labels: dict[str, Mapping[str, str]] = {}
+        self.settled = False
+        self._keys: dict[str, Key] = {}
+        self._ghosts: dict[str, dict[tuple[names.ClusterName, str], Mirror]] = defaultdict(dict)
+        self._attempts: dict[Key, dict[tuple[names.ClusterName, str], Attempt]] = defaultdict(dict)
+
+    def _job_changed(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
+        manifest = new or old
+        if manifest is None:
+            return
+        metadata = manifest["metadata"]
+        key = (metadata["namespace"], metadata["name"])
+        if new is None:
+            self._keys.pop(metadata["uid"], None)
+            self._ghosts.pop(metadata["uid"], None)
+            self._attempts.pop(key, None)
+        else:
+            if old is not None and old["metadata"]["uid"] != metadata["uid"]:
+                self._keys.pop(old["metadata"]["uid"], None)
+                self._attempts.pop(key, None)
+            self._keys[metadata["uid"]] = key
+            self._wake(key)
+
+    def key_of(self, job_uid: str) -> Key | None:
+        """The key of the Job with this UID, if it is known."""
+        return self._keys.get(job_uid)
+
+    def mirror_changed(self, manifest: dict[str, Any]) -> None:
+        """A mirror was made, changed or went."""
+        key = self._keys.get((manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL, ""))
+        if key is not None:
+            self._wake(key)
+
+    def mirror_deleted(self, cluster: names.ClusterName, last: dict[str, Any]) -> bool:
+        """Keep a deleted mirror's last state until it is counted.
+
+        Returns whether it must be proven first that the mirror is gone: a watch by labels also reports a
+        deletion when somebody took the labels away. Until then it counts as there.
+        """
+        uid = (last["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL, "")
+        key = self._keys.get(uid)
+        job = self.jobs.get(*key) if key is not None else None
+        if job is None:
+            return False
+        mirror = read_mirror(last, cluster, gone=True)
+        doubtful = not mirror.finished and "deletionTimestamp" not in job["metadata"]
+        self._ghosts[uid][(cluster, mirror.uid)] = read_mirror(last, cluster) if doubtful else mirror
+        return doubtful
+
+    def mirror_proven(self, cluster: names.ClusterName, last: dict[str, Any], *, gone: bool) -> None:
+        """A live read has told what became of a mirror that :meth:`mirror_deleted` was in doubt of."""
+        job_uid = last["metadata"]["labels"][names.JOB_UID_LABEL]
+        slot = (cluster, last["metadata"]["uid"])
+        ghosts = self._ghosts.get(job_uid, {})
+        if slot in ghosts:
+            if gone:
+                ghosts[slot] = read_mirror(last, cluster, gone=True)
+            else:
+                del ghosts[slot]
+        self.mirror_changed(last)
+
+    def forget_ghosts(self, job_uid: str) -> None:
+        """What was deleted is counted and persisted; what is still in doubt stays."""
+        kept = {slot: ghost for slot, ghost in self._ghosts.pop(job_uid, {}).items() if not ghost.gone}
+        if kept:
+            self._ghosts[job_uid] = kept
+
+    def wake_all(self) -> None:
+        """Look at every Job."""
+        for manifest in self.jobs:
+            metadata = manifest["metadata"]
+            self._wake((metadata["namespace"], metadata["name"]))
+
+    def attempt(self, key: Key, cluster: names.ClusterName, mirror: str, attempt: Attempt | None) -> None:
+        """Remember how the last write for a mirror ended; None: it worked."""
+        if attempt is not None:
+            self._attempts[key][(cluster, mirror)] = attempt
+        elif key in self._attempts:
+            self._attempts[key].pop((cluster, mirror), None)
+
+    def attempts(self, key: Key) -> Mapping[tuple[names.ClusterName, str], Attempt]:
+        """The failed attempts for a Job's mirrors."""
+        return self._attempts.get(key, {})
+
+    def clusters(self) -> dict[names.ClusterName, Cluster]:
+        """All registered clusters."""
+        return {name: worker.view for name, worker in self.workers.items()}
+
+    def observe(self, manifest: dict[str, Any]) -> Observation:
+        """Everything a decision on this Job looks at, now."""
+        job = read_job(manifest)
+        return Observation(
+            job=job,
+            now=utc_now(),
+            rules=self.rules,
+            mirrors=tuple(self._mirrors(job.uid, job.namespace)),
+            clusters=self.clusters(),
+            attempts=self.attempts((job.namespace, job.name)),
+            namespace_labels=self.namespace_labels.get(job.namespace, {}),
+            settled=self.settled,
+        )
+
+    def _mirrors(self, job_uid: str, namespace: str) -> Iterable[Mirror]:
+        for name, worker in self.workers.items():
+            for manifest in worker.mirrors.in_group(job_uid):
+                if manifest["metadata"]["namespace"] == namespace:
+                    yield read_mirror(manifest, name)
+        yield from tuple(self._ghosts.get(job_uid, {}).values())
