@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dispatcher.clusters import permissions
 from dispatcher.core import names
 
 ROOT = Path(__file__).parents[2]
@@ -143,3 +144,20 @@ def test_secrets_are_read_in_the_controllers_own_namespace_only() -> None:
         for manifest in load(path):
             if manifest["kind"] == "ClusterRole":
                 assert not any("secrets" in rule["resources"] for rule in manifest["rules"])
+
+
+def test_the_workers_account_has_what_the_controller_will_ask_for() -> None:
+    manifests = load(ROOT / "charts" / "job-dispatcher" / "files" / "rbac" / "worker.yaml")
+    granted = {
+        (verb, resource, group)
+        for manifest in manifests
+        for rule in manifest.get("rules", [])
+        for verb in rule["verbs"]
+        for resource in rule["resources"]
+        for group in rule["apiGroups"]
+    }
+    wanted = {
+        (it.verb, f"{it.resource}/{it.subresource}" if it.subresource else it.resource, it.group)
+        for it in permissions.MIRROR_ACCESS
+    }
+    assert wanted <= granted
