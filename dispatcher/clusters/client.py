@@ -1,0 +1,342 @@
+"""One API server: raw JSON over a connection pool, every outcome as a ``Reply``.
+
+TLS, client certificates and tokens are those of ``kubernetes.aio`` (``Configuration``, ``RESTClientObject``); its
+typed models and its JSON are not used (four times the time and memory for a list of Jobs). Retrying is left to
+the callers, who reread state and decide again.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import ssl
+import tempfile
+import urllib.parse
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from time import perf_counter
+from typing import Any, Final, TypeAlias
+
+import aiohttp
+import orjson
+import yarl
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+
+import dispatcher
+from dispatcher.clusters import reply as replies
+from dispatcher.clusters.kubeconfig import Credentials, KubeconfigError
+from dispatcher.clusters.reply import Outcome, Reply
+from dispatcher.clusters.resolver import DaemonThreadResolver
+
+Observe: TypeAlias = Callable[[str, str, int, float], None]
+"""Called with method, resource (``jobs``, ``jobs/status``, ``version``), HTTP status (0: no answer), seconds."""
+
+Params: TypeAlias = Mapping[str, str | int]
+
+JSON: Final = "application/json"
+JSON_PATCH: Final = "application/json-patch+json"
+MERGE_PATCH: Final = "application/merge-patch+json"
+APPLY_PATCH: Final = "application/apply-patch+yaml"
+
+_SAFE_PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._:~@-]+)+")
+"""No empty segment (``DELETE …/jobs/`` would mean all of them), no dot segments, nothing escaped."""
+
+
+class ApiServer:
+    """Requests to one API server with one set of credentials; another set means another ``ApiServer``.
+
+    ``timeout``: seconds a request may take as a whole unless it says otherwise. ``limit``: connections at a time.
+    ``allow_http``: plain HTTP for tests against a server on the loopback interface.
+
+    :raises KubeconfigError: the configuration names certificates or a key that can not be used.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        timeout: float = 10.0,
+        limit: int = 100,
+        observe: Observe | None = None,
+        allow_http: bool = False,
+    ) -> None:
+        self.server: str = configuration.host.rstrip("/")
+        if not self.server.startswith("https://") and not allow_http:
+            raise KubeconfigError("InsecureServer", "the server must be an https:// URL")
+        self.timeout = timeout
+        self._configuration = configuration
+        self._observe = observe
+        configuration.connection_pool_maxsize = limit
+        # Go's verification, and so kubectl, accepts certificate authorities without a key identifier.
+        configuration.disable_strict_ssl_verification = True
+        configuration.client_session_kwargs = {
+            "trust_env": False,  # a proxy is used only where the kubeconfig says so
+            "timeout": aiohttp.ClientTimeout(total=None),  # every use has an asyncio.timeout of its own
+            "headers": {"Accept": JSON, "User-Agent": f"job-dispatcher/{dispatcher.__version__}"},
+            "cookie_jar": None,
+        }
+        try:
+            self._rest = _RestClient(configuration)
+        except (ssl.SSLError, OSError, ValueError) as error:
+            raise _unusable(error) from None
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @classmethod
+    def from_credentials(
+        cls,
+        credentials: Credentials,
+        *,
+        timeout: float = 10.0,
+        limit: int = 100,
+        observe: Observe | None = None,
+        allow_http: bool = False,
+    ) -> "ApiServer":
+        """Connect with checked credentials (``parse_kubeconfig``). Nothing is sent yet.
+
+        :raises KubeconfigError: client certificate and key do not belong together.
+        """
+        with _client_certificate(credentials) as (certificate_file, key_file):
+            configuration = Configuration(
+                host=credentials.server,
+                api_key={"BearerToken": f"Bearer {credentials.token}"} if credentials.token else {},
+                ca_cert_data=credentials.ca_data,
+                cert_file=certificate_file,
+                key_file=key_file,
+                verify_ssl=not credentials.insecure,
+                tls_server_name=credentials.tls_server_name,
+                proxy=credentials.proxy_url,
+            )
+            return cls(configuration, timeout=timeout, limit=limit, observe=observe, allow_http=allow_http)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        body: Any = None,
+        content_type: str = JSON,
+        timeout: float | None = None,
+        text: bool = False,
+        max_bytes: int = 64 * 2**20,
+    ) -> Reply:
+        """Send one request and read the whole answer. Never raises for what a server or network does.
+
+        ``path``: from ``/``, without query, of plain name segments (see ``resource_path``); anything else is
+        answered with INVALID here. ``body``: what orjson encodes. ``timeout``: seconds for all of it.
+        ``text``: the answer may be plain text. ``max_bytes``: a longer answer counts as torn.
+        """
+        if not _SAFE_PATH.fullmatch(path):
+            return Reply(
+                Outcome.INVALID, reason="InvalidName", message=f"not a path of plain names: {path!r}"
+            )
+        data = None if body is None else orjson.dumps(body)
+        started = perf_counter()
+        try:
+            async with (
+                asyncio.timeout(self.timeout if timeout is None else timeout),
+                self.send(method, path, params=params, data=data, content_type=content_type) as response,
+            ):
+                raw = await read_body(response, max_bytes)
+                reply = replies.from_response(response.status, response.headers, raw, text=text)
+        except TransportError as error:
+            reply = error.reply
+        except TimeoutError as error:
+            reply = replies.from_error(error, server=self.server)
+        if self._observe is not None:
+            self._observe(method, resource_of(path), reply.code, perf_counter() - started)
+        return reply
+
+    async def get(self, path: str, *, params: Params | None = None, timeout: float | None = None) -> Reply:
+        """GET one object, or a list in one piece."""
+        return await self.request("GET", path, params=params, timeout=timeout)
+
+    @contextlib.asynccontextmanager
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        data: bytes | None = None,
+        content_type: str = JSON,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The open answer, its body not yet read; for streams. Without a time limit: the caller sets one.
+
+        :raises TransportError: no answer, or it broke while the body of the ``async with`` was reading it.
+        """
+        if self._closed:
+            raise TransportError(
+                replies.unreachable("ClientClosed", f"{self.server}: this client was closed")
+            )
+        url = f"{self.server}{path}?{urllib.parse.urlencode(params)}" if params else self.server + path
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            headers = await self._authorization()
+            if data is not None:
+                headers["Content-Type"] = content_type
+            async with self._open_session().request(
+                method,
+                yarl.URL(url, encoded=True),
+                data=data,
+                headers=headers,
+                allow_redirects=False,  # a redirect could carry the token elsewhere
+                server_hostname=self._configuration.tls_server_name,
+                proxy=self._configuration.proxy,
+            ) as response:
+                yield response
+        except TimeoutError:
+            raise  # of the caller's time limit
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise TransportError(replies.from_error(error, server=self.server)) from None
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+
+    async def close(self, *, grace: float = 0.0) -> None:
+        """Take no more requests, let those under way end for up to ``grace`` seconds, drop the connections."""
+        self._closed = True
+        if grace > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._idle.wait()
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = self._rest._create_pool_manager()
+        return self._session
+
+    async def _authorization(self) -> dict[str, str]:
+        """Headers; runs the configuration's token refresh, which may read a file or run a plugin."""
+        try:
+            token = await self._configuration.get_api_key_with_prefix("BearerToken")
+        except Exception as error:
+            message = f"the token could not be read: {type(error).__name__}"
+            raise TransportError(replies.unreachable("CredentialsUnavailable", message)) from None
+        return {"Authorization": token} if token else {}
+
+
+class TransportError(Exception):
+    """No whole answer; ``reply`` says why. Does not leave this package."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(str(reply))
+        self.reply = reply
+
+
+class _RestClient(RESTClientObject):
+    """The pool of ``kubernetes.aio`` with connections kept longer and names resolved apart."""
+
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(
+            limit=self.maxsize,
+            ssl=self.ssl_context,
+            keepalive_timeout=30,
+            resolver=DaemonThreadResolver(),
+        )
+
+
+def resource_path(
+    api_version: str, resource: str, *, namespace: str | None = None, name: str | None = None, sub: str = ""
+) -> str:
+    """The path of a collection, an object (``name``) or its subresource (``sub``).
+
+    ``("batch/v1", "jobs", namespace="a", name="b")`` gives ``/apis/batch/v1/namespaces/a/jobs/b``. Segments are
+    escaped; a name that is empty or holds a slash gives a path that ``ApiServer.request`` refuses.
+    """
+    parts = ["/api/v1" if api_version == "v1" else f"/apis/{api_version}"]
+    if namespace is not None:
+        parts += ["namespaces", _segment(namespace)]
+    parts.append(resource)
+    if name is not None:
+        parts.append(_segment(name))
+    if sub:
+        parts.append(sub)
+    return "/".join(parts)
+
+
+def resource_of(path: str) -> str:
+    """The resource with its subresource, for metrics: ``jobs``, ``jobs/status``, ``namespaces``, ``version``."""
+    parts = path.split("/")
+    if parts[1] == "apis" and len(parts) > 4:
+        parts = parts[4:]
+    elif parts[1] == "api" and len(parts) > 3:
+        parts = parts[3:]
+    else:
+        return parts[1]
+    if parts[0] == "namespaces" and len(parts) > 2:
+        parts = parts[2:]
+    return f"{parts[0]}/{parts[2]}" if len(parts) > 2 else parts[0]
+
+
+def _segment(value: str) -> str:
+    return urllib.parse.quote(value, safe=":")
+
+
+async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """The whole body.
+
+    :raises TransportError: it is longer than ``max_bytes``.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > max_bytes:
+            response.close()
+            raise TransportError(
+                replies.unreachable("ReplyTooLarge", f"the answer is longer than {max_bytes} bytes")
+            )
+        chunks.append(chunk)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+@contextlib.contextmanager
+def _client_certificate(credentials: Credentials) -> Iterator[tuple[str | None, str | None]]:
+    """File names of certificate and key while the TLS context is made: OpenSSL reads them from files only."""
+    if not credentials.client_certificate or not credentials.client_key:
+        yield None, None
+        return
+    with contextlib.ExitStack() as stack:
+        yield (
+            stack.enter_context(_secret_file(credentials.client_certificate)),
+            stack.enter_context(_secret_file(credentials.client_key)),
+        )
+
+
+@contextlib.contextmanager
+def _secret_file(text: str) -> Iterator[str]:
+    """A file in memory where the system has that: no disk is touched, and a read-only root file system suffices."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("job-dispatcher", os.MFD_CLOEXEC)
+        try:
+            os.write(descriptor, text.encode())
+            yield f"/proc/self/fd/{descriptor}"
+        finally:
+            os.close(descriptor)
+    else:
+        with tempfile.NamedTemporaryFile("w") as file:
+            file.write(text)
+            file.flush()
+            yield file.name
+
+
+def _unusable(error: Exception) -> KubeconfigError:
+    if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
+        return KubeconfigError(
+            "ClientKeyMismatch", "client-key-data is not the key of client-certificate-data"
+        )
+    detail = error.reason if isinstance(error, ssl.SSLError) else type(error).__name__
+    return KubeconfigError(
+        "ClientCertificateInvalid",
+        f"the CA, client certificate or client key can not be used ({detail}): issue them anew",
+    )

@@ -1,0 +1,21 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from dispatcher.clusters.client import ApiServer
+from dispatcher.clusters.kubeconfig import Credentials
+from tests.protocol import fake_server
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[fake_server.FakeApiServer]:
+    async with fake_server.running() as running:
+        yield running
+
+
+@pytest.fixture
+async def api(server: fake_server.FakeApiServer) -> AsyncIterator[ApiServer]:
+    credentials = Credentials(server=server.url, token="secret-token")
+    client = ApiServer.from_credentials(credentials, timeout=2.0, allow_http=True)
+    yield client
+    await client.close()
