@@ -8,6 +8,7 @@ import asyncio
 import base64
 import binascii
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from dispatcher import metrics
@@ -44,6 +45,8 @@ class RegisteredCluster:
         self.connection: WorkerConnection | None = None
         self.credentials: str | None = None
         self.fault: KubeconfigError | None = KubeconfigError("Connecting", "not connected yet")
+        self.twin: str = ""
+        """What else is registered for the same cluster; empty where nothing is."""
         self._view: Cluster | None = None
 
     @property
@@ -86,6 +89,9 @@ class RegisteredCluster:
             return False, self.fault.reason, self.fault.message
         if self.connection is None:
             return False, "Connecting", "not connected yet"
+        if self.twin:
+            text = f"this is the same cluster as {self.twin} (the UID of kube-system says so); remove one of the two"
+            return False, "AlreadyRegistered", text
         health = self.connection.health
         return health.ready, health.reason.value, health.message
 
@@ -123,8 +129,12 @@ class Fleet:
         settings: Settings,
         world: World,
         management: ApiServer,
+        management_uid: str,
+        local_api: Callable[[], ApiServer],
         secrets: ObjectCache,
     ) -> None:
+        self._management_uid = management_uid
+        self._local_api = local_api
         self._settings = settings
         self._world = world
         self._management = management
@@ -240,6 +250,11 @@ class Fleet:
 
     def _connect(self, cluster: RegisteredCluster) -> None:
         """Connect, or go on with new credentials, or say why not."""
+        if (cluster.manifest.get("spec") or {}).get("local"):
+            if cluster.connection is None:
+                cluster.fault = None
+                self._start(cluster, self._local_api())
+            return
         try:
             raw = self._kubeconfig(cluster)
             text = raw.decode("utf-8", "replace")
@@ -258,6 +273,9 @@ class Fleet:
         if cluster.connection is not None:
             self._spawn(cluster.connection.replace(api))
             return
+        self._start(cluster, api)
+
+    def _start(self, cluster: RegisteredCluster, api: ApiServer) -> None:
         cluster.connection = WorkerConnection(
             cluster.name,
             api,
@@ -270,12 +288,37 @@ class Fleet:
         cluster.connection.start()
 
     def _health_changed(self, cluster: RegisteredCluster, _health: Health | None = None) -> None:
+        self._find_twins()
         cluster.changed()
         self._world.wake_all()
         self._health_turned.set()
+        if not cluster.tried:
+            return  # what was published before the start still says more than "connecting"
         self._status_due.add(cluster.name)
         self._status_wake.set()
         metrics.CLUSTER_READY.labels(cluster.name).set(1 if cluster.health[0] else 0)
+
+    def _find_twins(self) -> None:
+        """Of several registrations of one cluster, only the oldest is used; the management one only as local."""
+        first: dict[str, str] = {}
+        by_age = sorted(
+            self.clusters.values(),
+            key=lambda c: (c.manifest["metadata"].get("creationTimestamp", ""), c.name),
+        )
+        for cluster in by_age:
+            uid = cluster.connection.cluster_uid if cluster.connection is not None else None
+            if not uid:
+                continue
+            local = bool((cluster.manifest.get("spec") or {}).get("local"))
+            twin = first.get(uid, "")
+            if uid == self._management_uid and not local:
+                twin = "the management cluster (use spec.local: true for it)"
+            first.setdefault(uid, f"WorkerCluster {cluster.name}")
+            if twin != cluster.twin:
+                cluster.twin = twin
+                cluster.changed()
+                self._status_due.add(cluster.name)
+                self._status_wake.set()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

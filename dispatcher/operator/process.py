@@ -121,16 +121,23 @@ class Dispatcher:
                 clears_start_time=minor >= 36,
                 give_up_after=settings.deletion_give_up_after,
             )
-            await self._run(api, configuration, rules)
+            await self._run(api, configuration, rules, uid)
         finally:
             await api.close()
 
-    async def _run(self, api: ApiServer, configuration: Any, rules: Rules) -> None:
+    async def _run(self, api: ApiServer, configuration: Any, rules: Rules, uid: str) -> None:
         settings = self.settings
         world = World(rules, wake=lambda key: queue.add(key))
         recorder = Recorder(self._sink(api))
         secrets = ObjectCache()
-        fleet = Fleet(settings=settings, world=world, management=api, secrets=secrets)
+        fleet = Fleet(
+            settings=settings,
+            world=world,
+            management=api,
+            management_uid=uid,
+            local_api=lambda: ApiServer(configuration, observe=metrics.observe_requests("")),
+            secrets=secrets,
+        )
         executor = Executor(
             management=api,
             world=world,
@@ -150,11 +157,16 @@ class Dispatcher:
         )
         runner = None
         if settings.metrics_address:
-            runner = await endpoints.serve(
-                settings.metrics_address,
-                healthy=lambda: "",
-                ready=lambda: "" if self._synced else "not synced with the management cluster",
-            )
+            try:
+                runner = await endpoints.serve(
+                    settings.metrics_address,
+                    healthy=lambda: "",
+                    ready=lambda: "" if self._synced else "not synced with the management cluster",
+                )
+            except OSError as error:
+                raise SettingsError(
+                    f"--metrics-address {settings.metrics_address} cannot be had: {error.strerror or error}"
+                ) from None
         reflector = Reflector(api, resource_path("v1", "secrets", namespace=settings.namespace), secrets)
         background = [
             asyncio.create_task(work, name=name)

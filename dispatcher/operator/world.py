@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.core import names
-from dispatcher.core.job import read_job
+from dispatcher.core.job import TERMINAL, read_job
 from dispatcher.core.mirror import Mirror, read_mirror
 from dispatcher.core.observation import Attempt, Cluster, Observation, Rules
 from dispatcher.operator.queue import Key
@@ -28,6 +28,11 @@ class Worker(Protocol):
 def utc_now() -> datetime:
     """The clock of the process."""
     return datetime.now(UTC)
+
+
+def _is_finished(manifest: dict[str, Any]) -> bool:
+    conditions = (manifest.get("status") or {}).get("conditions") or ()
+    return any(entry.get("type") in TERMINAL and entry.get("status") == "True" for entry in conditions)
 
 
 class World:
@@ -106,10 +111,11 @@ class World:
             self._ghosts[job_uid] = kept
 
     def wake_all(self) -> None:
-        """Look at every Job."""
+        """Look at every Job that a change of the clusters may concern: unfinished ones, and those being deleted."""
         for manifest in self.jobs:
             metadata = manifest["metadata"]
-            self._wake((metadata["namespace"], metadata["name"]))
+            if "deletionTimestamp" in metadata or not _is_finished(manifest):
+                self._wake((metadata["namespace"], metadata["name"]))
 
     def attempt(self, key: Key, cluster: names.ClusterName, mirror: str, attempt: Attempt | None) -> None:
         """Remember how the last write for a mirror ended; None: it worked."""
