@@ -12,10 +12,10 @@ from datetime import timedelta
 from typing import Any
 
 from dispatcher.core import mirroring, names, placing, recovery, stopping, verdict
-from dispatcher.core.actions import Action, Decision, DeleteMirror, Event, WriteJob
+from dispatcher.core.actions import Action, Decision, Event, WriteJob
 from dispatcher.core.job import Job
 from dispatcher.core.mirror import Mirror
-from dispatcher.core.observation import Attempt, Observation
+from dispatcher.core.observation import Attempt, Observation, Refusal
 from dispatcher.core.placement import Counts, Placement, Share, ShareState, format_placement
 from dispatcher.core.placing import Problem
 from dispatcher.core.progress import Progress, measure, observe_share, share_mirrors
@@ -100,6 +100,9 @@ def _begin(observation: Observation, placement: Placement, events: tuple[Event, 
         return _write(observation, draft, None, (*events, *told))
     if not observation.settled:
         return Decision()
+    if job.suspend:
+        draft.count(seen.progress)
+        return _write(observation, draft, seen.placement, events)
     placed = placing.place_outstanding(observation, seen.placement, seen.progress, ())
     if isinstance(placed, Problem):
         return _refuse(observation, placed)
@@ -128,7 +131,6 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     draft.count(seen.progress)
     events: list[Event] = []
     placement = seen.placement
-    removed: tuple[Share, ...] = ()
     problem: Problem | None = None
     for share in seen.lost:
         placement = placement.retire(share)
@@ -136,7 +138,8 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
         events += _suspend(observation, seen, draft)
     else:
         events += _resume(job, draft)
-        placement, removed = placing.cut_to_completions(job, placement)
+        placement = placing.cut_to_completions(job, placement)
+        problem = _name_taken(observation, placement)
         placement = placing.rename_taken(observation, placement)
         placed = placing.place_outstanding(observation, placement, seen.progress, seen.lost)
         if isinstance(placed, Problem):
@@ -150,20 +153,15 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     decided = placement.structure() != persisted.structure() or told.turned or bool(events)
     write = _draft_write(observation, draft, placement, tuple(events))
     if decided and write is not None:
-        drops = tuple(_removal(seen, share) for share in removed if share.id in seen.by_share)
-        return Decision((write, *drops))
-    actions: list[Action] = mirroring.steer(observation, seen.placement, seen.by_share, seen.progress)
-    actions += mirroring.strays(observation, seen.by_share)
+        return Decision((write,))
+    actions: list[Action] = []
     if job.completions is None and seen.progress.counts.succeeded:
-        actions = [*_wind_down(observation, seen)]
+        actions += _wind_down(observation, seen)
+    actions += mirroring.steer(observation, seen.placement, seen.by_share, seen.progress)
+    actions += mirroring.strays(observation, seen.by_share)
     if write is not None and not told.postponed:
         actions.append(write)
     return Decision(tuple(actions), _look_again(observation, told.postponed))
-
-
-def _removal(seen: _Seen, share: Share) -> DeleteMirror:
-    mirror = seen.by_share[share.id]
-    return DeleteMirror(mirror.cluster, mirror.name, mirror.uid)
 
 
 def _live_mirrors(seen: _Seen) -> Mapping[int, Mirror]:
@@ -242,7 +240,7 @@ def _tell_dispatched(
     if job.is_true(names.DISPATCHED):
         draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
         return _Told()
-    reported = any(mirror.status for mirror in seen.by_share.values())
+    reported = any(mirror.started for mirror in seen.by_share.values())
     fresh = job.start_time is not None and observation.now - job.start_time < FIRST_REPORT
     if fresh and not reported and not job.suspend:
         return _Told(postponed=True)
@@ -264,6 +262,15 @@ def describe(placement: Placement) -> str:
     more = f" and {len(shares) - LISTED_CLUSTERS} more" if len(shares) > LISTED_CLUSTERS else ""
     clusters = len({share.cluster for share in shares})
     return f"Divided over {clusters} cluster{'' if clusters == 1 else 's'}: {', '.join(texts)}{more}"
+
+
+def _name_taken(observation: Observation, placement: Placement) -> Problem | None:
+    """A foreign Job has the name of a mirror that is to be made; the mirror gets another name."""
+    for share in placement.active:
+        attempt = observation.attempts.get((share.cluster, share.mirror))
+        if attempt is not None and attempt.refusal is Refusal.NAME_TAKEN and not share.mirror_uid:
+            return Problem(attempt.refusal.value, _remedy(share, attempt, observation.job))
+    return None
 
 
 def _unmade(observation: Observation, seen: _Seen, placement: Placement) -> Problem | None:
@@ -288,7 +295,7 @@ def _remedy(share: Share, attempt: Attempt, job: Job) -> str:
         case "MirrorNameTaken":
             return (
                 f"Cluster {share.cluster} has a Job {share.mirror} of its own in namespace {job.namespace}, "
-                "which is not touched; rename one of the two"
+                "which is not touched; the mirror gets another name"
             )
         case _:
             return f"Cluster {share.cluster} refused the mirror {share.mirror}: {attempt.message}"
@@ -382,7 +389,8 @@ def _draft_write(
 
 
 def _look_again(observation: Observation, postponed: bool) -> float | None:
-    moments = [attempt.retry_at for attempt in observation.attempts.values()]
+    retries = (attempt.retry_at for attempt in observation.attempts.values())
+    moments = [moment for moment in retries if moment > observation.now]
     end = verdict.deadline(observation.job)
     if end is not None:
         moments.append(end)

@@ -80,8 +80,12 @@ def plant_seed(mirror: Mirror, indexes: IndexSet) -> PatchMirror:
 def steer(
     observation: Observation, placement: Placement, by_share: Mapping[int, Mirror], progress: Progress
 ) -> list[Action]:
-    """The next steps for all live shares. ``placement`` is the persisted one."""
+    """The next steps for all live shares. ``placement`` is the persisted one.
+
+    A work queue that has a success makes no mirrors any more: it is winding down.
+    """
     job = observation.job
+    may_create = not job.suspend and not (job.completions is None and progress.counts.succeeded)
     actions: list[Action] = []
     raises: list[Action] = []
     lowered = True
@@ -94,7 +98,7 @@ def steer(
         if attempt is not None and observation.now < attempt.retry_at:
             continue
         if mirror is None:
-            if not share.mirror_uid and not job.suspend:
+            if not share.mirror_uid and may_create:
                 actions.append(create(observation, share, progress))
             continue
         if mirror.finished or mirror.deleting or mirror.gone:
@@ -197,15 +201,29 @@ def _metadata_difference(job: Job, mirror: Mirror) -> dict[str, Any]:
     return result
 
 
+def _lies_above(job: Job, mirror: Mirror) -> bool:
+    """An elastic Indexed Job has shrunk below everything this mirror was made for."""
+    record = manifest.recorded_share(mirror.manifest) or {}
+    try:
+        intervals = IndexSet.parse(record.get("indexes")).intervals
+    except (ValueError, TypeError):
+        return False
+    return bool(intervals) and job.completions is not None and intervals[0][0] >= job.completions
+
+
 def strays(observation: Observation, by_share: Mapping[int, Mirror]) -> list[Action]:
-    """Mirrors of this Job that no share knows: removed if they never ran, else stopped and reported."""
+    """Mirrors of this Job that no share knows.
+
+    Removed if they never ran or if the Job has shrunk below them, else stopped and reported.
+    """
     known = {mirror.uid for mirror in by_share.values()}
     actions: list[Action] = []
     for mirror in observation.mirrors:
         cluster = observation.clusters.get(mirror.cluster)
         if mirror.uid in known or mirror.gone or mirror.deleting or cluster is None or not cluster.ready:
             continue
-        if "startTime" not in mirror.status and not mirror.status.get("active") and not mirror.finished:
+        never_ran = "startTime" not in mirror.status and not mirror.status.get("active")
+        if (never_ran and not mirror.finished) or _lies_above(observation.job, mirror):
             actions.append(DeleteMirror(mirror.cluster, mirror.name, mirror.uid))
         elif not mirror.finished and not mirror.suspend:
             patch = {"metadata": {"uid": mirror.uid}, "spec": {"suspend": True}}

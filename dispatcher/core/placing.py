@@ -253,25 +253,22 @@ def move_parallelism(job: Job, placement: Placement, progress: Progress) -> Plac
     )
 
 
-def cut_to_completions(job: Job, placement: Placement) -> tuple[Placement, tuple[Share, ...]]:
-    """Shorten an elastic Indexed Job's shares to its completions. Returns those that lie above whole."""
+def cut_to_completions(job: Job, placement: Placement) -> Placement:
+    """Shorten an elastic Indexed Job's shares to its completions; one that lies above goes whole."""
     if not job.indexed or job.completions is None:
-        return placement, ()
+        return placement
     last = job.completions - 1
-    kept, above = [], []
+    retired = dict(placement.retired)
+    kept = []
     for share in placement.shares:
         if share.interval is None or share.interval[1] <= last:
             kept.append(share)
         elif share.interval[0] > last:
-            above.append(share)
+            before = retired.get(share.cluster, Counts())
+            retired[share.cluster] = before + Counts(0, share.counts.failed)
         else:
-            interval = (share.interval[0], last)
             size = last - share.interval[0] + 1
             counts = replace(share.counts, succeeded=min(share.counts.succeeded, size))
+            interval = (share.interval[0], last)
             kept.append(replace(share, interval=interval, completions=size, counts=counts))
-    shortened = placement.with_shares(kept)
-    for share in above:
-        before = shortened.retired.get(share.cluster, Counts())
-        retired = {**shortened.retired, share.cluster: before + Counts(0, share.counts.failed)}
-        shortened = replace(shortened, retired=retired)
-    return shortened, tuple(above)
+    return replace(placement, shares=tuple(kept), retired=retired)

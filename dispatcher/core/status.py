@@ -83,7 +83,8 @@ class StatusDraft:
         self.fields.pop("active", None)
         self.fields["ready"] = 0
         self.fields["terminating"] = 0
-        if not verdict.succeeded and "startTime" not in self.fields:
+        never_started = self._job.suspend and self._job.completions == 0
+        if "startTime" not in self.fields and not never_started:
             self.start()
         self.set_condition(verdict.terminal, True, reason=verdict.reason, message=verdict.message)
         if verdict.succeeded:

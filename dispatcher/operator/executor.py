@@ -90,7 +90,8 @@ class Executor:
         self._refused: dict[tuple[Key, names.ClusterName, str], int] = {}
 
     async def carry_out(self, key: Key, job: dict[str, Any], decision: Decision) -> bool:
-        """Start all actions in order. Returns whether the Job itself changed, so that it is decided anew.
+        """Start all actions in order. Returns whether the Job itself changed, so that it is decided anew;
+        what a decision lists after a write of the Job is left to that.
 
         An action for a mirror that a write is under way for is left out: its end wakes the key again.
         """
@@ -99,7 +100,7 @@ class Executor:
                 return False
             match action:
                 case WriteJob():
-                    return await self._write_job(key, action, following=decision)
+                    return await self._write_job(key, action)
                 case PostEvent(event=event):
                     self._recorder.record(job, event)
                 case CreateMirror() | PatchMirror() | DeleteMirror():
@@ -118,7 +119,7 @@ class Executor:
             for task in pending:
                 task.cancel()
 
-    async def _write_job(self, key: Key, action: WriteJob, *, following: Decision) -> bool:
+    async def _write_job(self, key: Key, action: WriteJob) -> bool:
         number = self._crash.before()
         reply = await requests.replace_job_status(self._management, key[0], key[1], dict(action.manifest))
         self._crash.after(number)
@@ -130,10 +131,6 @@ class Executor:
                     self._note_written(body)
                 for event in action.events:
                     self._recorder.record(dict(action.manifest), event)
-                rest = following.actions[following.actions.index(action) + 1 :]
-                for later in rest:
-                    if isinstance(later, CreateMirror | PatchMirror | DeleteMirror):
-                        self._start(key, later)
                 return True
             case Outcome.CONFLICT | Outcome.NOT_FOUND:
                 await self.refresh_job(key)

@@ -107,6 +107,12 @@ class Dispatcher:
         self._synced = False
         self._kopf_ready = asyncio.Event()
 
+    def handle_signals(self) -> None:
+        """Let SIGTERM and SIGINT end the process clean."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
+
     async def run(self) -> None:
         """Run until ``stop`` is set. Raises SettingsError and KubeconfigError before anything is touched."""
         settings = self.settings
@@ -241,6 +247,7 @@ class Dispatcher:
         async def note_ready() -> None:
             await ready.wait()
             self._synced = True
+            self.handle_signals()  # kopf has put its own in their place, which end slowly
 
         noting = asyncio.create_task(note_ready())
         try:
@@ -261,7 +268,5 @@ class Dispatcher:
 async def main(settings: Settings) -> None:
     """Run a dispatcher until SIGTERM or SIGINT."""
     process = Dispatcher(settings)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, process.stop.set)
+    process.handle_signals()
     await process.run()
