@@ -1,0 +1,86 @@
+"""Accounts and objects that tie the planes together: what a person would set up with the chart and kubectl."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hack.lab.api import kubeconfig, manifests, write_kubeconfig
+from hack.lab.component import ROOT, ComponentFailed
+from hack.lab.plane import Plane
+
+NAMESPACE = "job-dispatcher"
+ACCOUNT = "job-dispatcher"
+TOKEN_SECONDS = 24 * 3600
+CHART_FILES = ROOT / "charts" / "job-dispatcher" / "files"
+
+
+def prepare_management(plane: Plane, *, dispatcher_kubeconfig: Path) -> None:
+    """The CRDs, the controller's namespace, and its account with a kubeconfig of a day."""
+    definitions = [
+        manifest for path in sorted((CHART_FILES / "crds").glob("*.yaml")) for manifest in manifests(path)
+    ]
+    for definition in definitions:
+        plane.api.apply(definition)
+    token = _account(plane, CHART_FILES / "rbac" / "management.yaml")
+    write_kubeconfig(
+        dispatcher_kubeconfig,
+        name=plane.name,
+        url=plane.url,
+        authority=plane.certificates.authority,
+        token=token,
+    )
+    for definition in definitions:
+        _wait_established(plane, definition["metadata"]["name"])
+
+
+def prepare_worker(plane: Plane) -> dict[str, Any]:
+    """The controller's account on a worker; gives a kubeconfig of it."""
+    token = _account(plane, CHART_FILES / "rbac" / "worker.yaml")
+    return kubeconfig(name=plane.name, url=plane.url, authority=plane.certificates.authority, token=token)
+
+
+def register(management: Plane, worker: Plane, access: dict[str, Any]) -> None:
+    """The Secret and the WorkerCluster of one worker."""
+    metadata = {"name": worker.name, "namespace": NAMESPACE}
+    secret = {"kubeconfig": yaml.safe_dump(access, sort_keys=False)}
+    management.api.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": secret})
+    management.api.apply(
+        {
+            "apiVersion": "jobdispatcher.io/v1alpha1",
+            "kind": "WorkerCluster",
+            "metadata": {"name": worker.name},
+            "spec": {"kubeconfigSecretRef": {"name": worker.name}},
+        }
+    )
+
+
+def _account(plane: Plane, rights: Path) -> str:
+    plane.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    for manifest in manifests(rights):
+        plane.api.apply(manifest)
+    request = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"expirationSeconds": TOKEN_SECONDS},
+    }
+    path = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{ACCOUNT}/token"
+    token: str = plane.api.create(path, request)["status"]["token"]
+    return token
+
+
+def _wait_established(plane: Plane, name: str) -> None:
+    end = time.monotonic() + 30
+    while True:
+        status = plane.api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}").get(
+            "status", {}
+        )
+        conditions = {entry["type"]: entry for entry in status.get("conditions", [])}
+        if conditions.get("Established", {}).get("status") == "True":
+            return
+        if time.monotonic() > end:
+            raise ComponentFailed(f"the API server does not serve the CRD {name}: {status.get('conditions')}")
+        time.sleep(0.05)

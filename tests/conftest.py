@@ -1,0 +1,34 @@
+"""What all suites share: one lab of real control planes for the whole session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hack.lab import Lab
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """One management and three worker control planes with kwok nodes, registered; stopped at the session's end.
+
+    JOB_DISPATCHER_TEST_LAB names a folder for a lab that is kept, and taken again by the next session.
+    Tests must leave its planes running, and their objects in namespaces of their own.
+    """
+    kept = os.environ.get("JOB_DISPATCHER_TEST_LAB")
+    running = Lab.up(Path(kept) if kept else tmp_path_factory.mktemp("lab"), workers=3)
+    try:
+        yield running
+    finally:
+        if not kept:
+            running.down()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test that uses the lab, so that `-m 'not lab'` leaves out all that start control planes."""
+    for item in items:
+        if "lab" in getattr(item, "fixturenames", ()):
+            item.add_marker("lab")
