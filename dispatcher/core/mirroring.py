@@ -22,7 +22,7 @@ from dispatcher.core.actions import (
 from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Job
 from dispatcher.core.mirror import Mirror
-from dispatcher.core.observation import Observation
+from dispatcher.core.observation import Observation, Refusal
 from dispatcher.core.placement import Placement, Share, share_record
 from dispatcher.core.progress import Progress
 
@@ -108,6 +108,15 @@ def steer(
             continue
         patch = difference(observation, share, mirror, progress)
         if patch is None:
+            continue
+        slot = (share.cluster, share.mirror)
+        if slot in observation.edited:
+            text = f"The mirror {share.mirror} was changed on {share.cluster}; it was put back"
+            actions.append(PostEvent(Event("Warning", "MirrorChanged", text)))
+        if "template" in patch["spec"] and attempt is not None and attempt.refusal is Refusal.REFUSED:
+            # An older API server lets less of a suspended Job's template change: a new mirror takes over.
+            if mirror.is_true("Suspended") and mirror.still:
+                actions.append(DeleteMirror(mirror.cluster, mirror.name, mirror.uid))
             continue
         now_at, wanted = mirror.spec.get("parallelism", 1), patch["spec"].get("parallelism")
         step = PatchMirror(mirror.cluster, mirror.name, mirror.uid, MERGE_PATCH, patch)

@@ -68,7 +68,8 @@ class Observation:
     """The world as far as one Job is concerned, at ``now`` (UTC).
 
     ``mirrors`` are all Jobs on workers with our origin and this Job's UID; ``attempts`` are keyed by
-    cluster and mirror name. ``settled`` is False right after a start, while some cluster has neither
+    cluster and mirror name, and so are ``edited``: mirrors whose spec, labels or annotations somebody
+    else has changed. ``settled`` is False right after a start, while some cluster has neither
     answered nor been given up on: a new Job waits for that.
     """
 
@@ -78,6 +79,7 @@ class Observation:
     mirrors: tuple[Mirror, ...] = ()
     clusters: Mapping[names.ClusterName, Cluster] = field(default_factory=dict)
     attempts: Mapping[tuple[names.ClusterName, str], Attempt] = field(default_factory=dict)
+    edited: frozenset[tuple[names.ClusterName, str]] = frozenset()
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     settled: bool = True
 

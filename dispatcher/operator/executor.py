@@ -111,6 +111,10 @@ class Executor:
         """Whether a write for a mirror of this Job is under way."""
         return any(running == key for running, _cluster, _name in self._busy)
 
+    def writing(self, key: Key, cluster: names.ClusterName, mirror: str) -> bool:
+        """Whether a write for this mirror is under way, so that a change of it may be ours."""
+        return (key, cluster, mirror) in self._busy
+
     async def stop(self, *, grace: float) -> None:
         """Let the writes under way end, for at most ``grace`` seconds."""
         tasks = list(self._busy.values())
@@ -294,6 +298,7 @@ class Reconciler:
             decision = decide(self._world.observe(manifest))
             if not decision.actions:
                 self._world.forget_ghosts(manifest["metadata"]["uid"])
+                self._world.forget_edits(key)
             if not await self._executor.carry_out(key, manifest, decision):
                 metrics.RECONCILE_SECONDS.observe(monotonic() - started)
                 return decision.look_again

@@ -22,6 +22,7 @@ from dispatcher.clusters.worker import WorkerConnection
 from dispatcher.core import names
 from dispatcher.core.job import timestamp
 from dispatcher.core.observation import Cluster
+from dispatcher.operator.queue import Key
 from dispatcher.operator.settings import Settings
 from dispatcher.operator.world import World, utc_now
 
@@ -34,6 +35,12 @@ def job_uid_of(manifest: dict[str, Any]) -> str | None:
     """The management Job's UID that a mirror carries."""
     uid = (manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL)
     return uid if isinstance(uid, str) else None
+
+
+def _set_by_us(manifest: dict[str, Any]) -> tuple[Any, ...]:
+    """The parts of a mirror that only we should change."""
+    metadata = manifest["metadata"]
+    return manifest.get("spec"), metadata.get("labels"), metadata.get("annotations")
 
 
 class RegisteredCluster:
@@ -134,6 +141,8 @@ class Fleet:
         secrets: ObjectCache,
     ) -> None:
         self._management_uid = management_uid
+        self.is_writing: Callable[[Key, names.ClusterName, str], bool] = lambda _key, _cluster, _mirror: False
+        """Whether a write of ours for a mirror is under way (set by the process)."""
         self._local_api = local_api
         self._settings = settings
         self._world = world
@@ -192,6 +201,11 @@ class Fleet:
     def _mirror_cache(self, name: names.ClusterName) -> ObjectCache:
         def on_change(old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
             manifest = new or old
+            if old is not None and new is not None and _set_by_us(old) != _set_by_us(new):
+                metadata = new["metadata"]
+                key = self._world.key_of(job_uid_of(new) or "")
+                if key is not None and not self.is_writing(key, name, metadata["name"]):
+                    self._world.mirror_edited(name, new)
             if manifest is not None:
                 self._world.mirror_changed(manifest)
 

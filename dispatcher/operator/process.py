@@ -152,6 +152,7 @@ class Dispatcher:
             wake=lambda key: queue.add(key),
             crash_point=CrashPoint.from_environment(),
         )
+        fleet.is_writing = executor.writing
         queue = KeyQueue(Reconciler(world, executor), concurrency=settings.concurrency)
         metrics.QUEUE_DEPTH.set_function(lambda: queue.depth)
         orphans = OrphanCollector(

@@ -47,6 +47,7 @@ class World:
         self.settled = False
         self._keys: dict[str, Key] = {}
         self._ghosts: dict[str, dict[tuple[names.ClusterName, str], Mirror]] = defaultdict(dict)
+        self._edited: dict[Key, set[tuple[names.ClusterName, str]]] = defaultdict(set)
         self._attempts: dict[Key, dict[tuple[names.ClusterName, str], Attempt]] = defaultdict(dict)
 
     def _job_changed(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
@@ -59,6 +60,7 @@ class World:
             self._keys.pop(metadata["uid"], None)
             self._ghosts.pop(metadata["uid"], None)
             self._attempts.pop(key, None)
+            self._edited.pop(key, None)
         else:
             if old is not None and old["metadata"]["uid"] != metadata["uid"]:
                 self._keys.pop(old["metadata"]["uid"], None)
@@ -104,6 +106,16 @@ class World:
                 del ghosts[slot]
         self.mirror_changed(last)
 
+    def mirror_edited(self, cluster: names.ClusterName, manifest: dict[str, Any]) -> None:
+        """Somebody else has changed what we set on a mirror."""
+        key = self._keys.get((manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL, ""))
+        if key is not None:
+            self._edited[key].add((cluster, manifest["metadata"]["name"]))
+
+    def forget_edits(self, key: Key) -> None:
+        """What others changed is put back, or was no change of ours."""
+        self._edited.pop(key, None)
+
     def forget_ghosts(self, job_uid: str) -> None:
         """What was deleted is counted and persisted; what is still in doubt stays."""
         kept = {slot: ghost for slot, ghost in self._ghosts.pop(job_uid, {}).items() if not ghost.gone}
@@ -142,6 +154,7 @@ class World:
             mirrors=tuple(self._mirrors(job.uid, job.namespace)),
             clusters=self.clusters(),
             attempts=self.attempts((job.namespace, job.name)),
+            edited=frozenset(self._edited.get((job.namespace, job.name), ())),
             namespace_labels=self.namespace_labels.get(job.namespace, {}),
             settled=self.settled,
         )
