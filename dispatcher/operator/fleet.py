@@ -29,6 +29,8 @@ from dispatcher.operator.world import World, utc_now
 logger = logging.getLogger(__name__)
 
 DEFAULT_KEY = "kubeconfig"
+COUNT_INTERVAL = 10.0
+"""Seconds between two looks at the counts in a WorkerCluster's status; they are for people."""
 
 
 def job_uid_of(manifest: dict[str, Any]) -> str | None:
@@ -342,7 +344,13 @@ class Fleet:
     async def publish(self) -> None:
         """Write each WorkerCluster's status when it changed, for as long as the process runs."""
         while True:
-            await self._status_wake.wait()
+            try:
+                async with asyncio.timeout(COUNT_INTERVAL):
+                    await self._status_wake.wait()
+            except TimeoutError:
+                self._status_due.update(
+                    cluster.name for cluster in self.clusters.values() if cluster.view.ready
+                )
             self._status_wake.clear()
             due, self._status_due = self._status_due, set()
             for name in sorted(due):
@@ -401,4 +409,7 @@ def next_status(cluster: RegisteredCluster, before: dict[str, Any]) -> dict[str,
             status["clusterUID"] = cluster.connection.cluster_uid
         if cluster.connection.server_version:
             status["serverVersion"] = cluster.connection.server_version
+    if ready:
+        status["mirrors"] = len(cluster.mirrors)
+        status["activePods"] = sum((m.get("status") or {}).get("active") or 0 for m in cluster.mirrors)
     return status
