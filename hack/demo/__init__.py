@@ -1,0 +1,1 @@
+"""`python -m hack.demo`: real Jobs split over two local clusters, shown live."""

@@ -1,0 +1,90 @@
+"""The dispatcher as a process beside a lab, with its least-privileged account."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from hack.lab import Lab, ports, processes
+
+COMMAND = Path(sys.executable).with_name("job-dispatcher")
+READY_SECONDS = 30.0
+STOP_SECONDS = 15.0
+
+
+class ControllerFailed(RuntimeError):
+    """It did not get ready; the message has the end of its log."""
+
+
+class Controller:
+    """A running ``job-dispatcher run``. It carries the lab's mark, so that the lab's ``down`` ends it too."""
+
+    def __init__(self, process: processes.ProcessId, *, log: Path, address: str) -> None:
+        self._process = process
+        self.log = log
+        self.address = address
+
+    @classmethod
+    def start(cls, lab: Lab, *, managed_by: str | None = None) -> Controller:
+        """Start it and wait until it is synced and every worker cluster is Ready.
+
+        Raises ControllerFailed.
+        """
+        address = f"{ports.ADDRESS}:{ports.pick(1)[0]}"
+        log = lab.folder / "logs" / "job-dispatcher.log"
+        command = [str(COMMAND), "run", "--kubeconfig", str(lab.dispatcher_kubeconfig)]
+        command += ["--metrics-address", address, *(["--managed-by", managed_by] if managed_by else [])]
+        process = processes.spawn(command, lab=lab.folder, log=log, environment=os.environ)
+        controller = cls(process, log=log, address=address)
+        controller._wait_ready(lab)
+        return controller
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """End it by SIGTERM; by SIGKILL if it takes longer than it promises."""
+        processes.send(self._process, signal.SIGTERM)
+        if processes.wait_gone([self._process], timeout=STOP_SECONDS):
+            processes.kill([self._process])
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return "\n".join(f"  {line[:400]}" for line in lines[-12:])
+
+    def _wait_ready(self, lab: Lab) -> None:
+        end = time.monotonic() + READY_SECONDS
+        while not (self._answers("/readyz") and _clusters_ready(lab)):
+            if not processes.is_running(self._process):
+                raise ControllerFailed(f"job-dispatcher ended. Its log ends with:\n{self.last_words()}")
+            if time.monotonic() > end:
+                text = f"job-dispatcher not ready in {READY_SECONDS:.0f} s. Its log ends with:\n"
+                raise ControllerFailed(text + self.last_words())
+            time.sleep(0.05)
+
+    def _answers(self, path: str) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.address}{path}", timeout=2.0) as response:
+                return bool(response.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def _clusters_ready(lab: Lab) -> bool:
+    """Whether every WorkerCluster says Ready=True."""
+    clusters = lab.management.api.get("/apis/jobdispatcher.io/v1alpha1/workerclusters")["items"]
+    return all(
+        any(
+            entry["type"] == "Ready" and entry["status"] == "True"
+            for entry in cluster.get("status", {}).get("conditions", ())
+        )
+        for cluster in clusters
+    )
