@@ -1,0 +1,24 @@
+"""``kubectl-dispatch``, which kubectl runs as ``kubectl dispatch``."""
+
+import click
+
+from dispatcher import __version__
+from dispatcher.commands.verbs import Verbs
+
+
+@click.group(
+    cls=Verbs,
+    verbs={
+        "get": "List the Jobs that are dispatched, and where their shares are.",
+        "version": "Print the version.",
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="kubectl dispatch")
+def commands() -> None:
+    """Look at Jobs that run split over several clusters."""
+
+
+def main() -> None:
+    """The console script. Exit codes: 0 done, 1 the cluster said no, 2 wrong usage."""
+    commands(prog_name="kubectl dispatch")
