@@ -49,16 +49,11 @@ class _Candidate:
     maximum: int | None
     weight: int
     capacity: int | None
+    limit: int | None
+    """The lower of maximum and capacity; ``None`` when there is neither."""
     planned: int = 0
     already_given: int = 0
     """How much of ``planned`` the cluster got for having it already, not yet set off against its due."""
-
-    @property
-    def limit(self) -> int | None:
-        """The lower of maximum and capacity; ``None`` when there is neither."""
-        if self.maximum is None or self.capacity is None:
-            return self.capacity if self.maximum is None else self.maximum
-        return min(self.maximum, self.capacity)
 
 
 def plan(
@@ -87,7 +82,7 @@ def plan(
         raise ValueError("replicas and capacities must not be negative")
     candidates = _in_order(clusters, preferences, key, capacity)
     left = _give_minima(total, candidates)
-    if not preferences.rebalance:
+    if existing and not preferences.rebalance:
         left = _keep_existing(left, candidates, existing)
     left, overflow = _give_by_weight(left, candidates)
     if not preferences.rebalance:
@@ -106,7 +101,9 @@ def _in_order(
     for name, hash_ in zip(clusters, hashes, strict=True):
         own = preferences.of(name)
         if own is not None:
-            candidate = _Candidate(name, own.min_replicas, own.max_replicas, own.weight, capacity.get(name))
+            maximum, room = own.max_replicas, capacity.get(name)
+            limit = maximum if room is None else room if maximum is None else min(maximum, room)
+            candidate = _Candidate(name, own.min_replicas, maximum, own.weight, room, limit)
             ranked.append((-own.weight, hash_, name, candidate))
     # Upstream leaves open what equal hashes do; by name it is the same in every process.
     ranked.sort(key=itemgetter(0, 1, 2))

@@ -44,7 +44,9 @@ def parse(text: str) -> Value:
     try:
         value: Value = json.loads(
             text,
-            object_pairs_hook=lambda members: Object(tuple(members)),
+            object_pairs_hook=lambda members: Object(
+                tuple((_whole_characters(name), value) for name, value in members)
+            ),
             parse_int=Number,
             parse_float=Number,
             parse_constant=_refuse_constant,
@@ -86,7 +88,7 @@ def boolean(value: Value, where: str) -> bool:
 def string(value: Value, where: str) -> str:
     if not isinstance(value, str):
         raise wrong_type(value, where, "a string")
-    return value
+    return _whole_characters(value)
 
 
 def array(value: Value, where: str) -> list[Value]:
@@ -124,6 +126,13 @@ def _shown(value: Value) -> str:
         case _:
             return json.dumps(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _whole_characters(text: str) -> str:
+    r"""The text with U+FFFD, as in Go, for half a surrogate pair (``"\ud800"``), which cannot be encoded."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -56,6 +56,12 @@ def test_no_preferences_are_even_but_null_names_no_cluster(
     assert json.loads(result.stdout)["plan"] == expected
 
 
+def test_half_a_surrogate_pair_in_a_name_is_read_as_go_reads_it() -> None:
+    result = plan('{"replicas": 1, "clusters": ["\\ud800", "\\ud83d\\ude00"], "key": "\\udfff"}')
+    assert result.exit_code == 0
+    assert set(json.loads(result.stdout)["plan"]) == {"\ufffd", "😀"}
+
+
 def test_an_unknown_key_is_told_but_ignored() -> None:
     result = plan({"replicas": 1, "clusters": ["A"], "prefrences": {}})
     assert result.exit_code == 0

@@ -133,7 +133,7 @@ def test_wrong_numbers_are_refused_by_name(field: str, value: str, complaint: st
         ('{"rebalance": 1}', "rebalance: must be true or false, not 1"),
         ('{"clusters": []}', "clusters: must be an object, not an array"),
         ('{"Clusters": {"A": 1}}', "Clusters.A: must be an object, not 1"),
-        ('{"clusters": {"\\ud800": 1}}', "clusters.\\ud800: must be an object, not 1"),
+        ('{"clusters": {"\\ud800": 1}}', "clusters.\\ufffd: must be an object, not 1"),
     ],
 )
 def test_malformed_text_says_what_and_where(text: str, complaint: str) -> None:
