@@ -208,8 +208,11 @@ class Executor:
             self._refused.pop(slot, None)
             self._world.attempt(key, action.cluster, action.name, None)
             body = reply.body or {}
-            if body.get("kind") == "Job" and not isinstance(action, DeleteMirror):
+            if body.get("kind") == "Job":
                 worker.mirrors.put(body)
+            elif isinstance(action, DeleteMirror):
+                # A Status in place of the object: nothing held it, so that it is gone already.
+                worker.mirrors.gone(key[0], action.name, action.uid)
             return
         if isinstance(action, CreateMirror):
             if reply.outcome is Outcome.ALREADY_EXISTS:
