@@ -1,0 +1,157 @@
+"""Measure dispatching: python -m hack.bench"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from dispatcher.core import names
+from hack.bench import report
+from hack.bench.run import Bench
+from hack.bench.workload import SHAPES, Workload
+from hack.lab import ComponentFailed, Lab, LabError
+from hack.lab.gobuild import BuildFailed
+from hack.running import Controller, ControllerFailed, temporary_lab
+
+STANDARD = (
+    Workload(shape="split", jobs=20, rate="idle"),
+    Workload(shape="single", jobs=200, rate="burst"),
+)
+OUTPUT = Path("build/bench.json")
+
+
+def say(line: str) -> None:
+    """A line of progress, beside the table."""
+    sys.stderr.write(f"bench: {line}\n")
+    sys.stderr.flush()
+
+
+async def measure(bench: Bench, workloads: Sequence[Workload], *, built_in: bool, lab: Lab) -> list[Any]:
+    """All runs, one after the other, each printed when it is done."""
+    console = Console(highlight=False)
+    runs = []
+    for workload in workloads:
+        say(f"warming up: {workload.shape}")
+        await bench.dispatched(Workload(shape=workload.shape, jobs=3, rate="burst"))
+        say(f"dispatched: {workload.title}")
+        dispatched = await bench.dispatched(workload)
+        twin = None
+        if built_in:
+            say(f"built-in on {lab.worker(1).name}: {workload.title}")
+            twin = await bench.built_in(workload, lab.worker(1))
+        run = report.figures(workload, dispatched=dispatched, built_in=twin)
+        run["targets"] = report.targets(run)
+        runs.append(run)
+        report.show(console, f"{workload.title}, over {len(lab.workers)} clusters", run)
+    return runs
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--jobs", type=int, help="Number of Jobs.  [default: 20]")
+@click.option("--shape", type=click.Choice(list(SHAPES)), help="What each Job is like.  [default: single]")
+@click.option(
+    "--rate", help="idle (one after the other), burst (all at once), or Jobs a second.  [default: burst]"
+)
+@click.option("--duration", type=float, help="Seconds, at a given --rate.  [default: 10]")
+@click.option("--clusters", type=click.IntRange(1, 8), default=2, show_default=True, help="Worker clusters.")
+@click.option(
+    "--managed-by",
+    default=names.DEFAULT_MANAGED_BY,
+    show_default=True,
+    help="spec.managedBy of the Jobs; another controller's value measures that one (see --pid).",
+)
+@click.option(
+    "--pid", "pids", type=int, multiple=True, help="The controller's processes, if it runs already."
+)
+@click.option(
+    "--lab", "folder", type=click.Path(path_type=Path), help="A running lab, instead of an own one."
+)
+@click.option(
+    "--built-in/--no-built-in", default=True, show_default=True, help="Run the same Jobs there too."
+)
+@click.option("--output", type=click.Path(path_type=Path), default=OUTPUT, show_default=True)
+def main(
+    *,
+    jobs: int | None,
+    shape: str | None,
+    rate: str | None,
+    duration: float | None,
+    clusters: int,
+    managed_by: str,
+    pids: tuple[int, ...],
+    folder: Path | None,
+    built_in: bool,
+    output: Path,
+) -> None:
+    """Measure a controller on a lab, and beside it the built-in one on a single cluster with the same Jobs.
+
+    Without --jobs, --shape, --rate and --duration: 20 split Jobs one after the other, then a burst of 200 single-pod
+    Jobs. Exit code 0 when every Job completed, whatever the figures; 1 otherwise; 2 for wrong usage.
+    """
+    workloads: Sequence[Workload] = STANDARD
+    if any(given is not None for given in (jobs, shape, rate, duration)):
+        try:
+            workloads = [
+                Workload.of(shape=shape or "single", jobs=jobs, rate=rate or "burst", duration=duration)
+            ]
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    if pids and folder is None:
+        raise click.UsageError(
+            "--pid names the processes of a controller that runs already: give its --lab too"
+        )
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            lab = stack.enter_context(temporary_lab("bench", workers=clusters, report=say))
+        else:
+            lab = Lab.open(folder)
+        if not pids:
+            controller = Controller.start(lab, managed_by=managed_by)
+            stack.callback(controller.stop)
+            pids = (controller.pid,)
+        bench = Bench(lab, managed_by=managed_by, pids=pids)
+        runs = asyncio.run(measure(bench, workloads, built_in=built_in, lab=lab))
+        content = {
+            "managedBy": managed_by,
+            "clusters": len(lab.workers),
+            "kubernetesVersion": next(
+                row["version"] for row in lab.status() if row["component"] == "kube-apiserver"
+            ),
+            "cpus": os.cpu_count(),
+            "python": platform.python_version(),
+            "runs": runs,
+        }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(content, indent=2) + "\n")
+    say(f"wrote {output}")
+    if any(run[who]["unfinished"] for run in runs for who in ("dispatched", "builtIn") if who in run):
+        raise SystemExit(1)
+
+
+def run() -> None:
+    """Turns expected failures into one message and exit code 1."""
+    try:
+        main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except (click.Abort, KeyboardInterrupt):
+        say("interrupted; everything was stopped")
+        raise SystemExit(130) from None
+    except (BuildFailed, ComponentFailed, ControllerFailed, LabError, RuntimeError, TimeoutError) as error:
+        say(str(error) or type(error).__name__)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,170 @@
+"""Figures of a run, as JSON and as a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hack.bench.audit import JOBS
+from hack.bench.run import Passage
+from hack.bench.workload import SHAPES, Workload
+
+JSON = dict[str, Any]
+PERCENTILES = (50, 95, 99)
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """By linear interpolation between the two nearest. ``values`` is not empty."""
+    ordered = sorted(values)
+    position = (len(ordered) - 1) * percent / 100
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
+
+
+def _spread(values: Iterable[float | None]) -> JSON | None:
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return {f"p{percent}": round(percentile(known, percent), 4) for percent in PERCENTILES}
+
+
+def figures(workload: Workload, *, dispatched: Passage, built_in: Passage | None) -> JSON:
+    """One run. Times in seconds, memory in bytes; requests are those of the measured controller alone."""
+    jobs = len(dispatched.moments)
+    requests = dispatched.requests or Counter()
+    rows = [
+        {
+            "plane": kind.plane,
+            "verb": kind.verb,
+            "resource": kind.resource,
+            "total": count,
+            "perJob": round(count / jobs, 2),
+        }
+        for kind, count in sorted(requests.items())
+    ]
+    writes = {kind: count for kind, count in requests.items() if kind.is_write}
+    reads = sum(count for kind, count in requests.items() if kind.verb in ("get", "list"))
+    result: JSON = {
+        "workload": {
+            "jobs": workload.jobs,
+            "shape": workload.shape,
+            "rate": workload.rate,
+            "spec": SHAPES[workload.shape],
+        },
+        "dispatched": {
+            **_passage(dispatched),
+            "dispatchSeconds": _spread(moments.dispatch for moments in dispatched.moments),
+            "writebackSeconds": _spread(moments.writeback for moments in dispatched.moments),
+            "mirrorsPerJob": round(sum(len(m.mirrors) for m in dispatched.moments) / jobs, 2),
+            "cpuSecondsPerJob": round(dispatched.cpu_seconds / jobs, 4),
+            "residentBytes": dispatched.usage.resident_bytes if dispatched.usage else None,
+            "peakResidentBytes": dispatched.usage.peak_resident_bytes if dispatched.usage else None,
+            "jobWritesPerJob": round(
+                sum(count for kind, count in writes.items() if kind.resource in JOBS) / jobs, 2
+            ),
+            "eventsPerJob": round(
+                sum(count for kind, count in writes.items() if kind.resource == "events") / jobs, 2
+            ),
+            "readsPerJob": round(reads / jobs, 2),
+            "requests": rows,
+        },
+    }
+    if built_in is not None:
+        own = result["builtIn"] = _passage(built_in)
+        ours = result["dispatched"]
+        result["jobsPerSecondRatio"] = round(ours["jobsPerSecond"] / own["jobsPerSecond"], 2)
+        if ours["totalSeconds"] and own["totalSeconds"]:
+            result["addedSecondsP50"] = round(ours["totalSeconds"]["p50"] - own["totalSeconds"]["p50"], 4)
+    return result
+
+
+def _passage(passage: Passage) -> JSON:
+    finished = len(passage.moments) - passage.unfinished
+    return {
+        "unfinished": passage.unfinished,
+        "seconds": round(passage.seconds, 3),
+        "jobsPerSecond": round(finished / passage.seconds, 2),
+        "totalSeconds": _spread(moments.total for moments in passage.moments),
+    }
+
+
+def targets(run: JSON) -> list[JSON]:
+    """What this run should reach, and whether it did."""
+    ours, workload = run["dispatched"], run["workload"]
+    wanted: list[tuple[str, float | None, float]] = []
+    if workload["rate"] == "idle":
+        for name, field, most in (
+            ("create → mirrors on all clusters, p50", "dispatchSeconds", 0.060),
+            ("last mirror Complete → Job Complete, p50", "writebackSeconds", 0.050),
+        ):
+            wanted.append((name + ", s", ours[field] and ours[field]["p50"], most))
+    if ours["mirrorsPerJob"] == 1:
+        wanted.append(("writes to Jobs a single-share Job", ours["jobWritesPerJob"], 6))
+        wanted.append(("Events a Job", ours["eventsPerJob"], 3))
+    return [
+        {"target": name, "value": value, "atMost": most, "met": value is not None and value <= most}
+        for name, value, most in wanted
+    ]
+
+
+def show(console: Console, title: str, run: JSON) -> None:
+    """Print one run."""
+    ours, built_in = run["dispatched"], run.get("builtIn")
+    console.print(f"\n[bold]{title}[/bold]", soft_wrap=True)
+    times = Table("", "p50", "p95", "p99", box=None)
+    for name, spread in (
+        ("create → mirrors on all clusters", ours["dispatchSeconds"]),
+        ("last mirror Complete → Job Complete", ours["writebackSeconds"]),
+        ("total", ours["totalSeconds"]),
+        ("total, built-in on one cluster", built_in and built_in["totalSeconds"]),
+    ):
+        if spread:
+            times.add_row(name, *(_seconds(spread[f"p{percent}"]) for percent in PERCENTILES))
+    console.print(times)
+    speed = f"  {ours['jobsPerSecond']:g} Jobs/s"
+    if built_in:
+        speed += f"; built-in {built_in['jobsPerSecond']:g} Jobs/s, ratio {run['jobsPerSecondRatio']:g}"
+        if "addedSecondsP50" in run:
+            speed += f"; added to the total, p50: {_seconds(run['addedSecondsP50'])}"
+    console.print(speed, soft_wrap=True)
+    if ours["residentBytes"]:
+        console.print(
+            f"  controller: {ours['cpuSecondsPerJob'] * 1000:.1f} ms CPU a Job, "
+            f"{ours['residentBytes'] / 2**20:.0f} MiB resident, at most {ours['peakResidentBytes'] / 2**20:.0f} MiB",
+            soft_wrap=True,
+        )
+    console.print(
+        f"  a Job: {ours['jobWritesPerJob']:g} writes to Jobs, {ours['eventsPerJob']:g} Events, "
+        f"{ours['readsPerJob']:g} reads, {ours['mirrorsPerJob']:g} mirrors",
+        soft_wrap=True,
+    )
+    for passage, who in ((ours, "dispatched"), (built_in, "built-in")):
+        if passage and passage["unfinished"]:
+            console.print(f"  [red]{passage['unfinished']} {who} Jobs did not complete[/red]")
+    _show_requests(console, ours["requests"])
+    for entry in run["targets"]:
+        mark = "[green]met[/green]" if entry["met"] else "[red]missed[/red]"
+        console.print(
+            f"  target: {entry['target']} ≤ {entry['atMost']:g}: {entry['value']} {mark}", soft_wrap=True
+        )
+
+
+def _show_requests(console: Console, rows: Sequence[JSON]) -> None:
+    planes = sorted({row["plane"] for row in rows})
+    kinds = sorted({(row["verb"], row["resource"]) for row in rows})
+    table = Table("REQUESTS A JOB", *planes, box=None)
+    for verb, resource in kinds:
+        counts = {
+            row["plane"]: row["perJob"] for row in rows if (row["verb"], row["resource"]) == (verb, resource)
+        }
+        table.add_row(f"{verb} {resource}", *(f"{counts.get(plane, 0):g}" for plane in planes))
+    console.print(table)
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1000:.0f} ms" if abs(value) < 1 else f"{value:.2f} s"
