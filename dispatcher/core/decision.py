@@ -108,7 +108,7 @@ def _begin(observation: Observation, placement: Placement, events: tuple[Event, 
         return _refuse(observation, placed)
     placement = placing.move_parallelism(job, placed.placement, seen.progress)
     events = (*events, *_tell_waiting(draft, placed.waiting))
-    _resume(job, draft)
+    events = (*events, *_resume(job, draft))
     if "startTime" not in draft.fields:
         draft.start()
     draft.count(seen.progress)
