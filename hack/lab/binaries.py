@@ -225,6 +225,8 @@ def _once(
 def _lock(path: Path, what: str, report: Report) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
+        # A compiler that outlives us still writes: it inherits the lock, and the next builder waits for it.
+        os.set_inheritable(handle.fileno(), True)
         waited = 0
         while True:
             try:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROGRESS_SECONDS = 10.0
+LINK_SECONDS = 15.0
+UNPACKED_GO = Path("/usr/local/go/bin/go")
 
 GO_MISSING = """\
 The control planes are built from source once, which needs Go 1.26 or newer; no `go` was found. Any of these brings it:
@@ -31,7 +33,7 @@ def find_go() -> Path:
     Raises BuildFailed with the ways to get one.
     """
     beside_python = Path(sys.executable).parent / "go"
-    for candidate in (shutil.which("go"), beside_python, "/usr/local/go/bin/go"):
+    for candidate in (shutil.which("go"), beside_python, UNPACKED_GO):
         if candidate and os.access(candidate, os.X_OK):
             return Path(candidate)
     raise BuildFailed(GO_MISSING)
@@ -56,7 +58,7 @@ class Estimate:
         if share < 0.05:
             return cold
         # The last packages are the large ones and linking follows, so the share alone would promise too much.
-        return max(elapsed * (1 - share) / share, cold * (1 - share))
+        return max(elapsed * (1 - share) / share, cold * (1 - share), LINK_SECONDS)
 
 
 def run_go(
@@ -82,6 +84,7 @@ def run_go(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            close_fds=False,  # the compiler keeps the cache's lock if we are killed (binaries.py)
         )
         try:
             while True:

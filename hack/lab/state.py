@@ -52,12 +52,12 @@ class StateFile:
     def exclusively(self) -> Iterator[bool]:
         """For the time of `up` or `down`; gives False at once when another process is at it. Ends with its process."""
         with (self.folder / "up-down.lock").open("w") as handle:
+            alone = True
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                yield False
-                return
-            yield True
+                alone = False
+            yield alone
 
     def _write(self, content: JSON) -> None:
         fresh = self._path.with_suffix(".new")
