@@ -31,6 +31,42 @@ class EndlessBackoffs:
             pause = min(ERROR_BACKOFF_CAP, pause * 2)
 
 
+class NoDiffBase(kopf.DiffBaseStorage):
+    """kopf compares each object with its last state, by deep copies; events need none of that."""
+
+    def build(self, **_: Any) -> Any:
+        """Nothing to compare."""
+        return {}
+
+    def fetch(self, **_: Any) -> Any:
+        """Nothing was stored."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is stored."""
+
+
+class NoProgress(kopf.ProgressStorage):
+    """Events have no progress that would have to survive a restart."""
+
+    def fetch(self, **_: Any) -> Any:
+        """Nothing was stored."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is stored."""
+
+    def purge(self, **_: Any) -> None:
+        """Nothing is stored."""
+
+    def touch(self, **_: Any) -> None:
+        """Nothing is stored."""
+
+    def clear(self, *, essence: Any) -> Any:
+        """The same object: nothing of ours is in it."""
+        return essence
+
+
 def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
     """The client's credentials in kopf's form."""
     token = (configuration.api_key or {}).get("BearerToken", "")
@@ -51,6 +87,8 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = NoDiffBase()
+    settings.persistence.progress_storage = NoProgress()
     settings.networking.error_backoffs = EndlessBackoffs()
     settings.networking.request_timeout = 30
     settings.watching.connect_timeout = 10
