@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -91,7 +92,7 @@ class Bench:
         managed_by: str | None,
     ) -> float:
         self._passages += 1
-        names = [f"bench-{self._passages}-{number}" for number in range(workload.jobs)]
+        names = [_name(self._passages, number) for number in range(workload.jobs)]
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def create(name: str) -> None:
@@ -145,6 +146,11 @@ class Bench:
             while any((NAMESPACE, name) in cluster.cache for cluster in clusters for name in timeline.jobs):
                 changed.clear()
                 await changed.wait()
+
+
+def _name(passage: int, number: int) -> str:
+    """Like a generated name: the planner's hash of consecutive numbers would take one cluster for long stretches."""
+    return f"bench-{hashlib.sha256(f'{passage} {number}'.encode()).hexdigest()[:12]}"
 
 
 async def _until_quiet(tail: AuditTail) -> Counter[Request]:
