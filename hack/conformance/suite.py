@@ -1,0 +1,92 @@
+"""All scenarios, many at a time, in namespaces of the run."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hack.conformance.differential import Result, compare_events, try_scenario
+from hack.conformance.planes import Plane, Refused
+from hack.conformance.run import Side
+from hack.conformance.scenario import Scenario
+
+Report = Callable[[Result], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Planes:
+    """Kubeconfigs with administrators' rights. ``workers`` by the names of their WorkerClusters.
+
+    ``builtin``: where the built-in controller runs the same Jobs; the management plane if None.
+    """
+
+    management: Path
+    workers: dict[str, Path]
+    builtin: Path | None = None
+
+
+async def run_suite(
+    scenarios: Sequence[Scenario],
+    planes: Planes,
+    *,
+    clusters: Sequence[int],
+    managed_by: str,
+    at_once: int,
+    choose_clusters: bool = True,
+    report: Report = lambda result: None,
+) -> list[Result]:
+    """Runs every scenario over each number of clusters.
+
+    ``choose_clusters`` False: the dispatcher's own default decides where Jobs go (all workers should be as many as
+    ``clusters`` says), and Jobs carry no annotation of Federation's.
+    """
+    run = f"conformance-{secrets.token_hex(3)}"
+    management = await Plane.connect("management", planes.management, run)
+    builtin = await Plane.connect("builtin", planes.builtin, run) if planes.builtin else management
+    workers = {name: await Plane.connect(name, path, run) for name, path in planes.workers.items()}
+    everything = list(dict.fromkeys([management, builtin, *workers.values()]))
+    gate = asyncio.Semaphore(at_once)
+    results = []
+    try:
+        await asyncio.gather(*(plane.start() for plane in everything))
+        jobs = []
+        for count in clusters:
+            chosen = dict(list(workers.items())[:count])
+            names = tuple(chosen) if choose_clusters and count < len(workers) else ()
+            one = Side("built-in", builtin, (builtin,), f"{run}-b{count}", None)
+            other = Side(
+                "dispatched", management, tuple(chosen.values()), f"{run}-d{count}", managed_by, names
+            )
+            await one.home.make_namespace(one.namespace)
+            await asyncio.gather(
+                *(plane.make_namespace(other.namespace) for plane in (management, *other.workers))
+            )
+            jobs += [(scenario, one, other, count) for scenario in scenarios]
+
+        async def attempt(scenario: Scenario, one: Side, other: Side, count: int) -> Result:
+            async with gate:
+                result = await try_scenario(scenario, one, other, run=run, planes=count)
+            report(result)
+            return result
+
+        # The longest first, so that they do not hold up the end.
+        jobs.sort(key=lambda entry: -entry[0].timeout)
+        results = await asyncio.gather(*(attempt(*job) for job in jobs))
+        await compare_events(results)
+    finally:
+        await _clean(everything, run, clusters)
+    return sorted(results, key=lambda result: (result.scenario.row, result.scenario.id, result.clusters))
+
+
+async def _clean(planes: Sequence[Plane], run: str, clusters: Sequence[int]) -> None:
+    for plane in planes:
+        for count in clusters:
+            for side in "bd":
+                try:
+                    await plane.request("DELETE", f"/api/v1/namespaces/{run}-{side}{count}")
+                except Refused:
+                    continue  # not on this plane
+        await plane.stop()
