@@ -22,7 +22,7 @@ from dispatcher.core.progress import Progress, measure, observe_share, share_mir
 from dispatcher.core.status import StatusDraft, seconds_until
 from dispatcher.core.verdict import Verdict
 
-FIRST_REPORT = timedelta(seconds=1.5)
+FIRST_REPORT = timedelta(seconds=3)
 """So long a new placement's Dispatched condition waits for the mirrors' first report, to be written
 together with it."""
 LISTED_CLUSTERS = 10
@@ -138,7 +138,7 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
         events += _suspend(observation, seen, draft)
     else:
         events += _resume(job, draft)
-        placement = placing.cut_to_completions(job, placement)
+        placement = placing.cut_to_completions(job, placement, seen.progress)
         problem = _name_taken(observation, placement)
         placement = placing.rename_taken(observation, placement)
         placed = placing.place_outstanding(observation, placement, seen.progress, seen.lost)
