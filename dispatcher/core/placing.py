@@ -253,8 +253,11 @@ def move_parallelism(job: Job, placement: Placement, progress: Progress) -> Plac
     )
 
 
-def cut_to_completions(job: Job, placement: Placement) -> Placement:
-    """Shorten an elastic Indexed Job's shares to its completions; one that lies above goes whole."""
+def cut_to_completions(job: Job, placement: Placement, progress: Progress) -> Placement:
+    """Shorten an elastic Indexed Job's shares to its completions; one that lies above goes whole.
+
+    A share keeps the successes below the cut only, or it would seem to need no pods any more.
+    """
     if not job.indexed or job.completions is None:
         return placement
     last = job.completions - 1
@@ -268,7 +271,7 @@ def cut_to_completions(job: Job, placement: Placement) -> Placement:
             retired[share.cluster] = before + Counts(0, share.counts.failed)
         else:
             size = last - share.interval[0] + 1
-            counts = replace(share.counts, succeeded=min(share.counts.succeeded, size))
             interval = (share.interval[0], last)
+            counts = replace(share.counts, succeeded=len(progress.completed & IndexSet.interval(*interval)))
             kept.append(replace(share, interval=interval, completions=size, counts=counts))
     return replace(placement, shares=tuple(kept), retired=retired)

@@ -51,16 +51,20 @@ def end_mirror(mirror: Mirror, verdict: Verdict, observation: Observation) -> Pa
 def carry_out(verdict: Verdict, mirrors: Iterable[Mirror], observation: Observation) -> list[Action]:
     """End every mirror that does not end by itself.
 
-    A mirror that reached its share's completions needs nothing: it is about to complete. One that has
-    a verdict already (its own or ours) is left to its controller.
+    A mirror that reached its share's completions needs nothing: it is about to complete; not so one that
+    was made for more than an elastic Indexed Job has now. One that has a verdict already (its own or
+    ours) is left to its controller.
     """
+    job = observation.job
     actions: list[Action] = []
     for mirror in mirrors:
         if mirror.finished or mirror.deleting or mirror.gone:
             continue
         if mirror.is_true("SuccessCriteriaMet") or mirror.is_true("FailureTarget"):
             continue
-        if verdict.succeeded and verdict.reason == COMPLETIONS_REACHED and not mirror.suspend:
+        surplus = job.indexed and mirror.spec.get("completions", 0) > (job.completions or 0)
+        completes = verdict.succeeded and verdict.reason == COMPLETIONS_REACHED
+        if completes and not mirror.suspend and not surplus:
             continue
         actions.append(end_mirror(mirror, verdict, observation))
     return actions
