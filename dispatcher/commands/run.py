@@ -7,7 +7,7 @@ import click
 from dispatcher.core import names
 
 
-@click.command()
+@click.command(context_settings={"auto_envvar_prefix": "JOB_DISPATCHER", "show_default": True})
 @click.option(
     "--kubeconfig", type=click.Path(), help="Kubeconfig of the management cluster (default: in-cluster)."
 )
@@ -56,7 +56,10 @@ def run(
     log_level: str,
     log_format: str,
 ) -> None:
-    """Run the controller until SIGTERM."""
+    """Run the controller until SIGTERM.
+
+    Each option can also be given by an environment variable: --managed-by by JOB_DISPATCHER_MANAGED_BY.
+    """
     import asyncio
 
     from dispatcher.clusters.kubeconfig import KubeconfigError
