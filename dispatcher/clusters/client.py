@@ -7,12 +7,10 @@ the callers, who reread state and decide again.
 
 import asyncio
 import contextlib
-import os
 import re
 import ssl
-import tempfile
 import urllib.parse
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
@@ -20,13 +18,12 @@ import aiohttp
 import orjson
 import yarl
 from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
 
 import dispatcher
 from dispatcher.clusters import reply as replies
 from dispatcher.clusters.kubeconfig import Credentials, KubeconfigError
+from dispatcher.clusters.pool import RestClient, client_certificate
 from dispatcher.clusters.reply import Outcome, Reply
-from dispatcher.clusters.resolver import DaemonThreadResolver
 
 Observe: TypeAlias = Callable[[str, str, int, float], None]
 """Called with method, resource (``jobs``, ``jobs/status``, ``version``), HTTP status (0: no answer), seconds."""
@@ -73,10 +70,9 @@ class ApiServer:
             "trust_env": False,  # a proxy is used only where the kubeconfig says so
             "timeout": aiohttp.ClientTimeout(total=None),  # every use has an asyncio.timeout of its own
             "headers": {"Accept": JSON, "User-Agent": f"job-dispatcher/{dispatcher.__version__}"},
-            "cookie_jar": None,
         }
         try:
-            self._rest = _RestClient(configuration)
+            self._rest = RestClient(configuration)
         except (ssl.SSLError, OSError, ValueError) as error:
             raise _unusable(error) from None
         self._session: aiohttp.ClientSession | None = None
@@ -99,7 +95,7 @@ class ApiServer:
 
         :raises KubeconfigError: client certificate and key do not belong together.
         """
-        with _client_certificate(credentials) as (certificate_file, key_file):
+        with client_certificate(credentials) as (certificate_file, key_file):
             configuration = Configuration(
                 host=credentials.server,
                 api_key={"BearerToken": f"Bearer {credentials.token}"} if credentials.token else {},
@@ -233,18 +229,6 @@ class TransportError(Exception):
         self.reply = reply
 
 
-class _RestClient(RESTClientObject):
-    """The pool of ``kubernetes.aio`` with connections kept longer and names resolved apart."""
-
-    def _create_connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(
-            limit=self.maxsize,
-            ssl=self.ssl_context,
-            keepalive_timeout=30,
-            resolver=DaemonThreadResolver(),
-        )
-
-
 def resource_path(
     api_version: str, resource: str, *, namespace: str | None = None, name: str | None = None, sub: str = ""
 ) -> str:
@@ -298,36 +282,6 @@ async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
             )
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-@contextlib.contextmanager
-def _client_certificate(credentials: Credentials) -> Iterator[tuple[str | None, str | None]]:
-    """File names of certificate and key while the TLS context is made: OpenSSL reads them from files only."""
-    if not credentials.client_certificate or not credentials.client_key:
-        yield None, None
-        return
-    with contextlib.ExitStack() as stack:
-        yield (
-            stack.enter_context(_secret_file(credentials.client_certificate)),
-            stack.enter_context(_secret_file(credentials.client_key)),
-        )
-
-
-@contextlib.contextmanager
-def _secret_file(text: str) -> Iterator[str]:
-    """A file in memory where the system has that: no disk is touched, and a read-only root file system suffices."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("job-dispatcher", os.MFD_CLOEXEC)
-        try:
-            os.write(descriptor, text.encode())
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-    else:
-        with tempfile.NamedTemporaryFile("w") as file:
-            file.write(text)
-            file.flush()
-            yield file.name
 
 
 def _unusable(error: Exception) -> KubeconfigError:

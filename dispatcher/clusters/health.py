@@ -3,13 +3,10 @@
 import dataclasses
 import datetime
 import enum
-import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from dispatcher.clusters.reply import Outcome, Reply
-
-MINIMUM_WORKER_VERSION: Final = (1, 31)
 
 
 class HealthReason(enum.StrEnum):
@@ -156,22 +153,8 @@ def _reason(reply: Reply) -> HealthReason:
         case Outcome.UNREACHABLE:
             known = reply.reason in HealthReason.__members__.values()
             return HealthReason(reply.reason) if known else HealthReason.CONNECTION_FAILED
-        case Outcome.SERVER_ERROR if reply.reason != HealthReason.NOT_KUBERNETES:
+        case Outcome.SERVER_ERROR if reply.reason not in ("NotKubernetes", "NotServed"):
             return HealthReason.SERVER_ERROR
         case _:
             # For example a kube-system that is not found: no cluster of Kubernetes is without.
             return HealthReason.NOT_KUBERNETES
-
-
-def version_finding(git_version: str, minimum: tuple[int, int] = MINIMUM_WORKER_VERSION) -> Finding | None:
-    """``VERSION_TOO_OLD`` for a ``gitVersion`` such as ``v1.30.4+k3s1`` below the minimum, else None.
-
-    A version that can not be read is let through: a fork's own numbering is no reason to refuse it.
-    """
-    match = re.match(r"v?(\d+)\.(\d+)", git_version)
-    if match is None or (int(match[1]), int(match[2])) >= minimum or match[1] == "0":
-        return None
-    wanted = ".".join(map(str, minimum))
-    return Finding(
-        HealthReason.VERSION_TOO_OLD, f"the API server is {git_version}: workers must be at least v{wanted}"
-    )

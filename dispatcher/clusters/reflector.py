@@ -8,19 +8,16 @@ import asyncio
 import dataclasses
 import random
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import orjson
 
 from dispatcher.clusters import reply as replies
 from dispatcher.clusters.backoff import Backoff
-from dispatcher.clusters.cache import Key, ObjectCache, key_of, resource_version
+from dispatcher.clusters.cache import ObjectCache, resource_version
 from dispatcher.clusters.client import ApiServer
-from dispatcher.clusters.reply import Manifest, Outcome, Reply
+from dispatcher.clusters.listing import Listing
+from dispatcher.clusters.reply import Outcome, Reply
 from dispatcher.clusters.stream import LineStream
-
-_PAGED_ATTEMPTS: Final = 2
-"""Lists whose continue token expired under way, before the whole is asked for in one piece."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,14 +95,18 @@ class Reflector:
         self.connected = False
         """A watch is open."""
         self.disconnected_at: float | None = None
-        """``loop.time()`` when the last watch ended; None before the first and while connected."""
+        """``loop.time()`` since when there is no watch; None before the first list and while connected."""
         self.last_event_at: float | None = None
         """``loop.time()`` of the last event, bookmark or list."""
         self.last_error: WatchError | None = None
-        self.reconnects = 0
-        """Watches opened after the first."""
+        self._watches = 0
         self.lists = 0
         """Complete lists taken in."""
+
+    @property
+    def reconnects(self) -> int:
+        """Watches opened after the first."""
+        return max(0, self._watches - 1)
 
     async def run(self) -> None:
         """Work until cancelled. Failures are kept in ``last_error`` and tried again with backoff."""
@@ -162,77 +163,34 @@ class Reflector:
             await self._backoff.wait(at_least=reply.retry_after or 0.0)
 
     async def _list(self) -> Reply:
-        """List all pages into the cache.
-
-        No resourceVersion is asked for: that is the most recent state, never an API server's old cache; an
-        older one would show deleted objects as there and new ones as deleted.
-        """
+        """Verify, list everything into the cache, and remember where to watch from."""
         if self._verify is not None:
             reply = await self._verify()
             if not reply.ok:
                 return reply
         invalidations = self._invalidations
-        floor = self.cache.highest_version
-        page_size = self._settings.page_size
-        attempts = 1
-        listed: set[Key] = set()
-        token = ""
-        version = 0
-        while True:
-            reply = await self._page(page_size if attempts <= _PAGED_ATTEMPTS else 0, token)
-            if reply.reason == "ReplyTooLarge" and page_size > 1:
-                page_size = max(1, page_size // 4)
-                continue
-            if reply.outcome is Outcome.GONE and token:
-                attempts += 1
-                token = ""
-                continue
-            if not reply.ok or reply.body is None:
-                return reply
-            if self._invalidations != invalidations:
-                return replies.unreachable("Aborted", "listing again was asked for")
-            try:
-                if not token:
-                    version = resource_version(reply.body)
-                    listed.clear()
-                    if version < floor:
-                        self.cache.rewind(version)
-                        floor = version
-                for item in _items(reply.body):
-                    listed.add(key_of(item))
-                    self.cache.put(item)
-                token = reply.body["metadata"].get("continue") or ""
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                return replies.unreachable("ListBroken", f"not a list of objects: {type(error).__name__}")
-            if len(listed) > self._settings.max_objects:
-                limit = self._settings.max_objects
-                return Reply(Outcome.INVALID, reason="TooManyObjects", message=f"more than {limit} objects")
-            if not token:
-                break
-        self.cache.sweep(listed, version)
-        self._version = version
+        listing = Listing(
+            self._api,
+            self._path,
+            self.cache,
+            label_selector=self._label_selector,
+            page_size=self._settings.page_size,
+            max_page_bytes=self._settings.max_page_bytes,
+            max_objects=self._settings.max_objects,
+            timeout=self._settings.list_timeout,
+            wanted=lambda: self._invalidations == invalidations,
+        )
+        reply = await listing.run()
+        if not reply.ok:
+            return reply
+        self._version = listing.version
         self.lists += 1
         self.last_event_at = _now()
         if not self.synced.is_set():
             self.synced.set()
+            self.disconnected_at = _now()
             self._state_changed()
         return reply
-
-    async def _page(self, limit: int, token: str) -> Reply:
-        params: dict[str, str | int] = {}
-        if self._label_selector:
-            params["labelSelector"] = self._label_selector
-        if limit:
-            params["limit"] = limit
-        if token:
-            params["continue"] = token
-        return await self._api.request(
-            "GET",
-            self._path,
-            params=params,
-            timeout=self._settings.list_timeout,
-            max_bytes=self._settings.max_page_bytes,
-        )
 
     async def _watch(self) -> tuple[bool, Reply]:
         """One watch. Returns whether it was worth something, and how it ended."""
@@ -325,8 +283,7 @@ class Reflector:
             return
         self.connected = connected
         if connected:
-            if self.disconnected_at is not None:
-                self.reconnects += 1
+            self._watches += 1
             self.disconnected_at = None
             self.last_error = None
         else:
@@ -336,17 +293,6 @@ class Reflector:
     def _state_changed(self) -> None:
         if self._on_state is not None:
             self._on_state()
-
-
-def _items(body: Manifest) -> list[Manifest]:
-    """The objects of a list, with the kind and apiVersion that lists leave out."""
-    items: list[Manifest] = body.get("items") or []
-    kind = str(body["kind"]).removesuffix("List")
-    api_version = body["apiVersion"]
-    for item in items:
-        item.setdefault("apiVersion", api_version)
-        item.setdefault("kind", kind)
-    return items
 
 
 def _now() -> float:

@@ -21,13 +21,16 @@ Manifest: TypeAlias = dict[str, Any]
 _MESSAGE_LIMIT: Final = 1024
 """Characters of a foreign text that are kept; an Event's message may hold as many."""
 
+_NO_SUCH_PATH: Final = "404 page not found"
+"""Of API servers where the group is not served; also of other programs written in Go."""
+
 
 class Outcome(enum.Enum):
     """What a request came to. Only ``OK`` says that the server did what was asked."""
 
     OK = "OK"
     NOT_FOUND = "NotFound"
-    """A Kubernetes API server said so in a ``Status``; a proxy's or load balancer's 404 is SERVER_ERROR."""
+    """A ``Status`` that names the object says so. Any other 404 (no such API, a load balancer) is SERVER_ERROR."""
     ALREADY_EXISTS = "AlreadyExists"
     CONFLICT = "Conflict"
     """A resourceVersion or UID precondition did not hold."""
@@ -40,7 +43,7 @@ class Outcome(enum.Enum):
     UNAUTHORIZED = "Unauthorized"
     THROTTLED = "Throttled"
     SERVER_ERROR = "ServerError"
-    """5xx, or an answer that no Kubernetes API server gives."""
+    """5xx; or with the reasons NotServed and NotKubernetes a 404 or an answer that says nothing of the object."""
     UNREACHABLE = "Unreachable"
     """No whole answer came. Whether the request was carried out is unknown."""
 
@@ -99,12 +102,13 @@ def from_response(code: int, headers: Mapping[str, str], raw: bytes, *, text: bo
     retry_after = _retry_after(headers, status)
     if code == 404 and text:
         return Reply(Outcome.NOT_FOUND, code, body, "NotFound", message)
-    if succeeded or code < 400 or (code == 404 and status is None):
-        # A login page, a redirect, a load balancer's default backend: taking its 404 for "the object is gone"
-        # would let a broken network path delete work.
-        return Reply(
-            Outcome.SERVER_ERROR, code, body, "NotKubernetes", not_kubernetes(code, message), retry_after
-        )
+    if code == 404 and not _names_an_object(status):
+        # Taking such a 404 for "the object is gone" would let a broken network path delete work.
+        reason = "NotKubernetes" if status is None and message != _NO_SUCH_PATH else "NotServed"
+        return Reply(Outcome.SERVER_ERROR, code, body, reason, _foreign(code, message), retry_after)
+    if code < 400:
+        # A login page, a redirect.
+        return Reply(Outcome.SERVER_ERROR, code, body, "NotKubernetes", _foreign(code, message), retry_after)
     outcome = _BY_CODE.get(code, Outcome.SERVER_ERROR if code >= 500 else Outcome.INVALID)
     reason = str(status.get("reason") or "") if status else ""
     if outcome is Outcome.CONFLICT and reason == "AlreadyExists":
@@ -130,13 +134,6 @@ def from_error(error: BaseException, *, server: str) -> Reply:
     """Map what the HTTP client raised. ``server``: the base URL, for the message."""
     reason, message = _explain(error)
     return unreachable(reason, f"{server}: {message}")
-
-
-def not_kubernetes(code: int, message: str) -> str:
-    """The message for an answer that no Kubernetes API server gives."""
-    return f"the answer (HTTP {code}) is not from a Kubernetes API server; check the server URL: {message}"[
-        :_MESSAGE_LIMIT
-    ]
 
 
 def _explain(error: BaseException) -> tuple[str, str]:
@@ -179,6 +176,18 @@ def _tls_cause(error: BaseException) -> ssl.SSLError | None:
 
 def _os_text(error: OSError) -> str:
     return error.strerror or type(error).__name__
+
+
+def _names_an_object(status: Manifest | None) -> bool:
+    details = status.get("details") if status is not None else None
+    return isinstance(details, dict) and bool(details.get("name"))
+
+
+def _foreign(code: int, message: str) -> str:
+    text = (
+        f"HTTP {code} from something that does not serve this API; check the server URL, or install the API"
+    )
+    return f"{text}: {message}"[:_MESSAGE_LIMIT]
 
 
 def _decode(raw: bytes) -> Manifest | None:

@@ -1,6 +1,7 @@
 """One streaming GET, read line by line; how it ended is a ``Reply``."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -90,8 +91,13 @@ class LineStream:
         loop = asyncio.get_running_loop()
         parts: list[bytes] = []  # of the line that is not whole yet
         size = 0
+        armed_at = -math.inf
         while not self._aborted:
-            deadline.reschedule(loop.time() + self._idle_timeout)
+            now = loop.time()
+            if now - armed_at > self._idle_timeout / 20:
+                # Not for each chunk: every change leaves a dead timer in the loop until its time.
+                deadline.reschedule(now + self._idle_timeout)
+                armed_at = now
             chunk = await content.readany()
             if not chunk:
                 # A line without its newline is half an event: whoever resumes gets it whole.

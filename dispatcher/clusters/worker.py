@@ -12,7 +12,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
-from dispatcher.clusters import jobs
+from dispatcher.clusters import jobs, prerequisites
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.client import ApiServer
 from dispatcher.clusters.health import (
@@ -24,9 +24,8 @@ from dispatcher.clusters.health import (
     Tolerance,
     finding_of,
     judge,
-    version_finding,
 )
-from dispatcher.clusters.permissions import MIRROR_ACCESS, Access, missing_permissions
+from dispatcher.clusters.permissions import MIRROR_ACCESS, Access
 from dispatcher.clusters.reflector import Reflector, WatchSettings
 from dispatcher.clusters.reply import Outcome, Reply
 
@@ -111,7 +110,7 @@ class WorkerConnection:
         """What ``replace`` was given last; None after ``stop``."""
         self._probed = False
         self._identity: Finding | None = None
-        self._standing: list[Finding] = []
+        self._standing: Sequence[Finding] = ()
         self._checked_at = -math.inf
         self._check_due = -math.inf
         self._failures: ProbeFailures | None = None
@@ -216,7 +215,7 @@ class WorkerConnection:
         self._identify(reply)
         self._record(reply)
         if reply.ok and self._identity is None and _loop_time() >= self._check_due:
-            await self._check_standing(api)
+            await self._check_prerequisites(api)
         self._assess()
 
     def _identify(self, reply: Reply) -> None:
@@ -242,13 +241,13 @@ class WorkerConnection:
     def _record(self, reply: Reply) -> None:
         """Count the probe's result."""
         if reply.ok:
-            recovered = self._failures is not None
-            self._failures = None
+            over, self._failures = self._failures, None
             self._probed = True
-            if recovered:
+            if over is not None and over.first.reason is not HealthReason.THROTTLED:
                 # The watch may hang on a connection that died in the outage.
                 self.reflector.reconnect()
-                self._check_due = -math.inf
+                if over.count >= self._settings.tolerance.probes:
+                    self._check_due = -math.inf  # perhaps it was an upgrade
         else:
             finding = finding_of(reply)
             previous = self._failures
@@ -270,31 +269,15 @@ class WorkerConnection:
             return Reply(Outcome.CONFLICT, reason=self._identity.reason, message=self._identity.message)
         return reply
 
-    async def _check_standing(self, api: ApiServer) -> None:
+    async def _check_prerequisites(self, api: ApiServer) -> None:
         """Version and permissions."""
-        standing: list[Finding] = []
-        version = await jobs.server_version(api, timeout=self._settings.timeout)
-        if version.ok and version.body:
-            self.server_version = str(version.body.get("gitVersion", ""))
-            old = version_finding(self.server_version)
-            if old is not None:
-                standing.append(old)
-        missing = await missing_permissions(api, self._needed, timeout=self._settings.timeout)
-        if isinstance(missing, list) and missing:
-            names = ", ".join(map(str, missing))
-            standing.append(
-                Finding(
-                    HealthReason.MISSING_PERMISSIONS,
-                    f"the account lacks, in all namespaces: {names}; grant them on the worker cluster",
-                )
-            )
+        found = await prerequisites.check(api, self._needed, timeout=self._settings.timeout)
         if api is not self.api:
             return
-        self._standing = standing
-        # Where the review itself is refused, requests will tell; what is missing is asked for again soon.
-        complete = version.ok and isinstance(missing, list) and not standing
+        self.server_version = found.server_version or self.server_version
+        self._standing = found.findings
         self._checked_at = _loop_time()
-        wait = self._settings.recheck if complete else self._settings.recheck_failed
+        wait = self._settings.recheck if found.satisfied else self._settings.recheck_failed
         self._check_due = self._checked_at + wait
 
     def _assess(self) -> None:

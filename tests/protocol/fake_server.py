@@ -15,6 +15,9 @@ from typing import Any
 
 from aiohttp import web
 
+PATIENCE = 20.0
+"""Seconds that a test waits for what must come; a machine may be busy."""
+
 JOBS = "/apis/batch/v1/jobs"
 KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -157,7 +160,7 @@ class FakeApiServer:
         return item | {"metadata": item["metadata"] | {"resourceVersion": str(self.version)}}
 
     async def next_watch(self) -> Watch:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             return await self._watches.get()
 
     def no_watch_waits(self) -> bool:
@@ -271,7 +274,7 @@ def make_job(
     return {"kind": "Job", "apiVersion": "batch/v1", "metadata": metadata, **fields}
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = PATIENCE) -> None:
     """Wait for a condition; fails the test when it does not come true."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own

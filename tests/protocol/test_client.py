@@ -21,7 +21,11 @@ OF_NS = "/apis/batch/v1/namespaces/ns/jobs"
     [
         pytest.param(Answer(200, make_job("a", 1)), Outcome.OK, "", id="ok"),
         pytest.param(Answer(201, make_job("a", 1)), Outcome.OK, "", id="created"),
-        pytest.param(status(404, "NotFound"), Outcome.NOT_FOUND, "NotFound", id="not found"),
+        pytest.param(status(404, "NotFound", name="a"), Outcome.NOT_FOUND, "NotFound", id="not found"),
+        pytest.param(status(404, "NotFound"), Outcome.SERVER_ERROR, "NotServed", id="404 that names nothing"),
+        pytest.param(
+            Answer(404, raw=b"404 page not found\n"), Outcome.SERVER_ERROR, "NotServed", id="no such group"
+        ),
         pytest.param(
             Answer(404, raw=b"default backend"), Outcome.SERVER_ERROR, "NotKubernetes", id="404 of a proxy"
         ),
@@ -69,7 +73,9 @@ async def test_each_answer_has_its_outcome(
 
 
 async def test_details_of_a_refusal_are_at_hand(server: FakeApiServer, api: ApiServer) -> None:
-    server.stage("POST", OF_NS, status(404, "NotFound", 'namespaces "ns" not found', kind="namespaces"))
+    server.stage(
+        "POST", OF_NS, status(404, "NotFound", 'namespaces "ns" not found', kind="namespaces", name="ns")
+    )
     reply = await jobs.create_job(api, "ns", {})
     assert reply.details["kind"] == "namespaces"
     assert reply.message == 'namespaces "ns" not found'

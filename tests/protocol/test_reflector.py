@@ -14,7 +14,7 @@ from dispatcher.clusters.reflector import Reflector, WatchSettings
 from dispatcher.clusters.reply import Outcome, Reply
 from tests.protocol.fake_server import JOBS, Answer, FakeApiServer, Watch, make_job, status, until
 
-QUICK = WatchSettings(page_size=2, backoff_first=0.002, backoff_cap=0.01, list_timeout=1.0, open_timeout=1.0)
+QUICK = WatchSettings(page_size=2, backoff_first=0.002, backoff_cap=0.01)
 
 
 @contextlib.asynccontextmanager
@@ -252,7 +252,7 @@ async def test_more_objects_than_allowed_are_an_error(server: FakeApiServer, api
 async def test_a_list_that_fails_is_tried_again(
     server: FakeApiServer, api: ApiServer, answer: Answer, reason: str
 ) -> None:
-    settings = WatchSettings(backoff_first=0.002, backoff_cap=0.01, list_timeout=0.05)
+    settings = dataclasses.replace(QUICK, list_timeout=0.05) if answer.hang else QUICK
     server.stage("GET", JOBS, answer, standing=True)
     server.job("a")
     async with reflecting(api, settings=settings) as reflector:
@@ -311,14 +311,17 @@ async def test_kick_ends_a_wait(server: FakeApiServer, api: ApiServer) -> None:
 
 
 async def test_silence_ends_a_watch_and_it_resumes(server: FakeApiServer, api: ApiServer) -> None:
-    settings = WatchSettings(idle_timeout=0.05, backoff_first=0.002, backoff_cap=0.01)
-    async with reflecting(api, settings=settings) as reflector:
-        watch = await server.next_watch()
-        watch.send("ADDED", server.job("a"))
-        again = await server.next_watch()  # nothing was cut: only silence
-        assert reflector.last_error is None or reflector.last_error.reason == "WatchIdle"
-        assert again.version == str(server.version)
-        assert names(reflector) == {"a"}
+    item = server.job("a")
+    server.objects.clear()
+    server.version -= 1  # the list is from before the Job
+    server.on_watch = lambda watch: watch.send("ADDED", item)
+    async with reflecting(api, settings=dataclasses.replace(QUICK, idle_timeout=0.05)) as reflector:
+        await until(holds(reflector, "a"))
+        versions = set()
+        while item["metadata"]["resourceVersion"] not in versions:
+            versions.add((await server.next_watch()).version)  # nothing is ever cut: only silence ends one
+        assert server.count("GET", JOBS) == 1
+        await until(lambda: reflector.reconnects >= 1)
 
 
 async def test_a_watch_that_is_not_answered_is_given_up(server: FakeApiServer, api: ApiServer) -> None:
@@ -445,9 +448,8 @@ async def test_a_burst_lets_other_tasks_run(server: FakeApiServer, api: ApiServe
             for n in range(events)
         ]
         watch.raw(b"\n".join(lines) + b"\n")
-        loop = asyncio.get_running_loop()
-        longest, last = 0.0, loop.time()
+        turns = 0
         while reflector.cache.highest_version < server.version + events:
             await asyncio.sleep(0)
-            longest, last = max(longest, loop.time() - last), loop.time()
-        assert longest < 0.25, "one slice of events is about 10 ms"
+            turns += 1 if reflector.cache.highest_version > server.version else 0
+        assert turns >= 10, "events are handled in slices of about 10 ms"

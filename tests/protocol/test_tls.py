@@ -1,6 +1,9 @@
+import asyncio
 import base64
 import json
 import os
+import socket
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from dispatcher.clusters.client import ApiServer
 from dispatcher.clusters.kubeconfig import Credentials, KubeconfigError, load_kubeconfig_file
 from dispatcher.clusters.reply import Outcome, Reply
 from tests.protocol.certificates import Authority, server_context
-from tests.protocol.fake_server import KUBE_SYSTEM, FakeApiServer, running
+from tests.protocol.fake_server import KUBE_SYSTEM, FakeApiServer, running, until
 
 CA = Authority()
 OTHER_CA = Authority("another CA")
@@ -95,6 +98,39 @@ async def test_no_key_stays_on_disk_or_open(tls_server: FakeApiServer) -> None:
     )
     assert open_files() == before
     await api.close()
+
+
+async def test_a_server_that_hangs_collects_no_sockets(tmp_path: Path) -> None:
+    context = server_context(tmp_path, CA.issue("server", address="127.0.0.1"), client_ca="")
+    end = threading.Event()
+
+    def accept_and_hang(listener: socket.socket) -> None:
+        accepted = [context.wrap_socket(listener.accept()[0], server_side=True) for _ in range(4)]
+        end.wait(10)
+        for connection in accepted:
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept_and_hang, args=[listener])
+        thread.start()
+        port = listener.getsockname()[1]
+        api = ApiServer.from_credentials(
+            Credentials(server=f"https://127.0.0.1:{port}", ca_data=CA.pem, token="t")
+        )
+        replies = await asyncio.gather(*(api.get(KUBE_SYSTEM, timeout=0.5) for _ in range(4)))
+        assert [reply.reason for reply in replies] == ["Timeout"] * 4
+        await until(lambda: not sockets_to(port))
+        await api.close()
+        end.set()
+        thread.join()
+
+
+def sockets_to(port: int) -> list[str]:
+    """Our ends of established connections to a local port, as the kernel knows them."""
+    rows = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    return [
+        local for _, local, remote, state, *_ in rows if remote.endswith(f":{port:04X}") and state == "01"
+    ]
 
 
 async def test_our_own_kubeconfig_may_name_files(tls_server: FakeApiServer, tmp_path: Path) -> None:
