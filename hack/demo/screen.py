@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.syntax import Syntax
@@ -44,10 +44,11 @@ class Screen:
     def progress(self) -> Iterator[Progress]:
         """Shows the views it is given while the context lasts."""
         if not self.console.is_terminal:
-            yield Progress(self.console, None)
+            yield Progress(self.console, in_place=False)
             return
-        with Live(console=self.console, refresh_per_second=FRAMES_PER_SECOND) as live:
-            yield Progress(self.console, live)
+        progress = Progress(self.console, in_place=True)
+        with Live(console=self.console, get_renderable=progress.render, refresh_per_second=FRAMES_PER_SECOND):
+            yield progress
 
     def division(self, first: View, last: View) -> None:
         """How the Job was divided at first, and what came of each part."""
@@ -67,23 +68,27 @@ class Screen:
 
 
 class Progress:
-    """One Job's progress."""
+    """One Job's progress: the last view shown, with the time that runs on."""
 
-    def __init__(self, console: Console, live: Live | None) -> None:
+    def __init__(self, console: Console, *, in_place: bool) -> None:
         self._console = console
-        self._live = live
+        self._in_place = in_place
         self._began = time.monotonic()
+        self._view: View | None = None
         self._said = ""
 
     def show(self, view: View) -> None:
         """Show what is now; a line is printed only when it says something new."""
-        if self._live is not None:
-            self._live.update(Group(Text(f"  {self._seconds()}", style="dim"), _table(view)))
-            return
+        self._view = view
         line = _line(view)
-        if line != self._said:
+        if not self._in_place and line != self._said:
             self._said = line
             self._console.print(Text(f"  {self._seconds()}  {line}"), soft_wrap=True)
+
+    def render(self) -> RenderableType:
+        """The present frame."""
+        table = Text() if self._view is None else _table(self._view)
+        return Group(Text(f"  {self._seconds()}", style="dim"), table)
 
     def _seconds(self) -> str:
         return f"{time.monotonic() - self._began:5.1f} s"
