@@ -122,15 +122,15 @@ def marked(lab: Path) -> list[ProcessId]:
 
 @contextlib.contextmanager
 def _handle(process: ProcessId) -> Iterator[int | None]:
-    """A pidfd of that very process; None when it is gone."""
+    """A pidfd of that very process; None when it ended, even if nobody waited for it yet."""
     try:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
         yield None
         return
     try:
-        stat = _stat(process.pid)  # read after the pidfd was opened: it cannot be of a later process now
-        yield handle if stat is not None and stat[1] == process.start_time else None
+        # Asked after the pidfd was opened: the answer cannot be about a later process of that id.
+        yield handle if is_running(process) else None
     finally:
         os.close(handle)
 

@@ -65,14 +65,15 @@ class Jobs:
         items: list[JSON] = self.plane.api.get(f"{self._pods}?labelSelector=job-name={name}")["items"]
         return sorted(items, key=lambda pod: run(pod).get("nth", 1_000))
 
-    def delete_pod(self, pod: JSON) -> None:
-        self.plane.api.delete(f"{self._pods}/{pod['metadata']['name']}")
+    def delete_pod(self, name: str) -> None:
+        self.plane.api.delete(f"{self._pods}/{name}")
 
-    def create_pod(self, name: str, **spec: Any) -> None:
+    def create_pod(self, name: str, *, script: list[JSON] | None = None, **spec: Any) -> None:
+        """A pod that belongs to no Job."""
+        annotations = {} if script is None else {"lab.jobdispatcher.io/script": json.dumps(script)}
         containers = [{"name": "c", "image": "busybox"}]
-        self.plane.api.create(
-            self._pods, {"metadata": {"name": name}, "spec": {"containers": containers, **spec}}
-        )
+        metadata = {"name": name, "annotations": annotations}
+        self.plane.api.create(self._pods, {"metadata": metadata, "spec": {"containers": containers, **spec}})
 
     def pod(self, name: str) -> JSON | None:
         try:

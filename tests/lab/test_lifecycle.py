@@ -145,7 +145,13 @@ def test_an_up_that_fails_says_why_and_leaves_nothing(folder: Path, tmp_path: Pa
     assert not folder.exists()
 
 
-def test_a_port_that_somebody_takes_meanwhile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remains_are_removed_and_ports_that_somebody_takes_meanwhile_are_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with half_started(folder) as up:
+        up.kill()
+    processes.kill(processes.marked(folder))  # as by a restart of the machine
+
     with socket.create_server((ports.ADDRESS, 0)) as squatter:
         taken = squatter.getsockname()[1]
         asked: list[int] = []
@@ -159,20 +165,13 @@ def test_a_port_that_somebody_takes_meanwhile(folder: Path, monkeypatch: pytest.
 
         real = ports.pick
         monkeypatch.setattr(ports, "pick", pick)
-        lab = Lab.up(folder, workers=0, nodes="none", bare=True)
+        said: list[str] = []
+        lab = Lab.up(folder, workers=0, nodes="none", bare=True, report=said.append)
+    assert "removing the remains of an earlier lab" in said
     assert asked == [2, 2, 1, 1, 1, 1]
     assert lab.is_ready()
     assert taken not in {row["port"] for row in lab.status()}
     assert lab.management.api.get("/api/v1/namespaces/default")["metadata"]["name"] == "default"
-
-
-def test_the_remains_of_a_dead_lab_are_removed(folder: Path) -> None:
-    Lab.up(folder, workers=0, nodes="none", bare=True)
-    processes.kill(processes.marked(folder))  # as by a restart of the machine
-    said: list[str] = []
-    lab = Lab.up(folder, workers=0, nodes="none", bare=True, report=said.append)
-    assert "removing the remains of an earlier lab" in said
-    assert lab.is_ready()
 
 
 def test_what_is_not_a_lab_is_left_alone(tmp_path: Path) -> None:

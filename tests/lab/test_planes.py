@@ -111,11 +111,13 @@ def test_an_api_server_is_frozen_killed_and_comes_back_as_it_was(lab: Lab, jobs:
 
     port, pid = server.port, server.pid
     server.kill()
-    assert not server.is_running()
-    assert not lab.is_ready()
-    with pytest.raises(RuntimeError, match="does not run"):
-        server.pause()
-    Lab.open(lab.folder).worker(3).apiserver.start()  # as another process of the tests would
+    try:
+        assert not server.is_running()
+        assert not lab.is_ready()
+        with pytest.raises(RuntimeError, match="does not run"):
+            server.pause()
+    finally:
+        Lab.open(lab.folder).worker(3).apiserver.start()  # as another process of the tests would
     assert server.is_healthy()
     assert (server.port == port, server.pid != pid) == (True, True)
     assert jobs.get("kept")["metadata"]["uid"] == uid

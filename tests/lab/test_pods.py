@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
-from tests.lab.jobs import NAMESPACE, Jobs, eventually, exit_codes, ready, run
+from tests.lab.jobs import Jobs, eventually, exit_codes, ready, run
 
 
 def test_without_a_script_pods_run_and_succeed_at_once(jobs: Jobs) -> None:
@@ -76,7 +77,7 @@ def test_null_never_ends_and_a_deleted_pod_ends_as_by_sigterm(jobs: Jobs) -> Non
     jobs.create("never", script=[{"exit": None}], backoffLimit=0)
     eventually(lambda: jobs.get("never")["status"].get("ready"), lambda count: count == 1)
     (pod,) = jobs.pods("never")
-    jobs.delete_pod(pod)
+    jobs.delete_pod(pod["metadata"]["name"])
     assert eventually(lambda: jobs.condition("never"), bool) == ("Failed", "BackoffLimitExceeded")
     assert jobs.get("never")["status"]["failed"] == 1
     # The Job controller counted it, took its finalizer off, and so it is gone.
@@ -94,7 +95,7 @@ def test_termination_takes_its_time_and_may_end_well(jobs: Jobs) -> None:
     eventually(lambda: jobs.get("graceful")["status"].get("ready"), lambda count: count == 1)
     begin = time.monotonic()
     (pod,) = jobs.pods("graceful")
-    jobs.delete_pod(pod)
+    jobs.delete_pod(pod["metadata"]["name"])
     (pod,) = jobs.pods("graceful")
     assert pod["metadata"]["deletionTimestamp"]
     assert pod["status"]["phase"] == "Running"
@@ -130,29 +131,22 @@ def test_a_script_that_cannot_be_understood_fails_its_pod_and_says_why(jobs: Job
 
 
 def test_a_new_scripter_goes_on_where_the_killed_one_stopped(jobs: Jobs) -> None:
-    jobs.create(
-        "resumed", script=[{"try": "0", "exit": 1}, {"exit": None}], restart="OnFailure", backoffLimit=1
-    )
-    eventually(
-        lambda: [run(pod) for pod in jobs.pods("resumed")], lambda runs: runs == [{"nth": 0, "try": 1}]
-    )
+    script: list[dict[str, Any]] = [{"try": "0", "exit": 1}, {"exit": None}]
+    jobs.create_pod("resumed", script=script, restartPolicy="OnFailure")
+    eventually(lambda: jobs.pod("resumed"), lambda pod: pod is not None and run(pod) == {"nth": 0, "try": 1})
     jobs.plane.scripter.kill()
-    (pod,) = jobs.pods("resumed")
-    jobs.delete_pod(pod)
-    (pod,) = jobs.pods("resumed")
-    assert pod["status"]["phase"] == "Running"  # nobody plays it now
+    jobs.delete_pod("resumed")
+    pod = jobs.pod("resumed")
+    assert pod is not None
+    assert (pod["status"]["phase"], run(pod)) == ("Running", {"nth": 0, "try": 1})  # nobody plays it now
     jobs.plane.scripter.start()
-    eventually(lambda: jobs.pod(pod["metadata"]["name"]), lambda found: found is None)
-    (replacement,) = eventually(
-        lambda: jobs.pods("resumed"), lambda pods: len(pods) == 1 and bool(run(pods[0]))
-    )
-    assert run(replacement) == {"nth": 1, "try": 2}
+    eventually(lambda: jobs.pod("resumed"), lambda found: found is None)
 
 
 def test_a_pod_that_is_no_job_s_runs_until_it_is_deleted(jobs: Jobs) -> None:
     jobs.create_pod("server")
     eventually(lambda: jobs.pod("server"), lambda pod: pod is not None and ready(pod) == "True")
-    jobs.plane.api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/server")
+    jobs.delete_pod("server")
     eventually(lambda: jobs.pod("server"), lambda pod: pod is None)
 
 

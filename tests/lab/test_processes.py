@@ -72,3 +72,14 @@ def test_ports_are_free_different_and_below_those_of_outgoing_connections() -> N
     first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert len(set(chosen)) == 50
     assert all(1024 < port < first_ephemeral for port in chosen)
+
+
+def test_one_that_ended_but_was_not_waited_for_counts_as_gone(tmp_path: Path) -> None:
+    process = sleeper(tmp_path)
+    os.kill(process.pid, signal.SIGKILL)
+    while processes.is_running(process):
+        pass
+    assert Path(f"/proc/{process.pid}").exists()  # a zombie: its parent is this test
+    assert not processes.send(process, signal.SIGSTOP)
+    assert processes.wait_gone([process], timeout=0) == []
+    assert not Path(f"/proc/{process.pid}").exists()
