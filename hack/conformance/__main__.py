@@ -27,7 +27,9 @@ path_option = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--clusters", default="2,3", show_default=True, help="Over how many clusters; a list is tried one by one."
 )
-@click.option("-k", "wanted", default="", help="Only scenarios with this in their feature or id.")
+@click.option(
+    "-k", "wanted", default="", help="Only scenarios with this in their feature or id; 'a or b' works."
+)
 @click.option("--at-once", default=16, show_default=True, help="Scenarios that run at the same time.")
 @click.option(
     "--kubernetes-version", default=DEFAULT_KUBERNETES, show_default=True, help="Release of the lab's planes."
@@ -73,7 +75,10 @@ def main(
     Exit codes: 0 all equal or documented, 1 something differs, 2 wrong usage.
     """
     counts = _counts(clusters)
-    scenarios = [entry for entry in scenario.load() if wanted in f"{entry.row} {entry.id}"]
+    parts = wanted.split(" or ")
+    scenarios = [
+        entry for entry in scenario.load() if any(part in f"{entry.row} {entry.id}" for part in parts)
+    ]
     if not scenarios:
         raise click.UsageError(f"no scenario's feature or id holds {wanted!r}")
     asyncio.run(

@@ -91,8 +91,14 @@ class Plane:
         """A merge patch of a Job's spec or metadata."""
         return await self.request("PATCH", job_path(job), patch, MERGE_PATCH)
 
-    async def finish_pod(self, pod: JSON, code: int) -> None:
-        """What a kubelet writes when a pod's containers end for good."""
+    async def delete_pod(self, pod: JSON) -> None:
+        """As by kubectl delete pod."""
+        metadata = pod["metadata"]
+        path = resource_path("v1", "pods", namespace=metadata["namespace"], name=metadata["name"])
+        await self.request("DELETE", path, {})
+
+    async def finish_pod(self, pod: JSON, code: int, *, disrupted: bool = False) -> None:
+        """What a kubelet writes when a pod's containers end for good; ``disrupted``: by an eviction."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         ended = {
             "exitCode": code,
@@ -105,6 +111,15 @@ class Plane:
             for status in pod["status"].get("containerStatuses", [])
         ]
         conditions = [{"type": kind, "status": "False"} for kind in ("Ready", "ContainersReady")]
+        if disrupted:
+            conditions.append(
+                {
+                    "type": "DisruptionTarget",
+                    "status": "True",
+                    "reason": "EvictionByEvictionAPI",
+                    "message": "Eviction",
+                }
+            )
         status = {
             "phase": "Failed" if code else "Succeeded",
             "containerStatuses": containers,

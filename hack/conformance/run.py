@@ -109,6 +109,8 @@ class SideRun:
                 await self._create()
             case "finish":
                 await self._finish(value or {})
+            case "kill":
+                await self._kill(value or {})
             case "reaches":
                 await self._until(lambda: self._reached(value), f"reaches {value}")
             case "drift":
@@ -138,7 +140,16 @@ class SideRun:
         await self.side.home.request("DELETE", path, body)
 
     async def _finish(self, options: Mapping[str, Any]) -> None:
-        count, code = options.get("count"), int(options.get("exit", 0))
+        code, disrupted = int(options.get("exit", 0)), bool(options.get("disrupted"))
+        chosen = await self._choose_pods(options)
+        await asyncio.gather(*(plane.finish_pod(pod, code, disrupted=disrupted) for plane, pod in chosen))
+
+    async def _kill(self, options: Mapping[str, Any]) -> None:
+        await asyncio.gather(*(plane.delete_pod(pod) for plane, pod in await self._choose_pods(options)))
+
+    async def _choose_pods(self, options: Mapping[str, Any]) -> list[tuple[Plane, JSON]]:
+        """The running pods that a step is about, once there are enough."""
+        count = options.get("count")
         wanted = None if options.get("index") is None else set(_numbers(str(options["index"])))
         found: list[tuple[str, Plane, JSON]] = []
 
@@ -146,9 +157,8 @@ class SideRun:
             found[:] = self._running_pods(wanted)
             return len(found) >= (count or (len(wanted) if wanted else 1))
 
-        await self._until(enough, f"running pods to finish {dict(options)}")
-        chosen = found if count is None else found[:count]
-        await asyncio.gather(*(plane.finish_pod(pod, code) for _, plane, pod in chosen))
+        await self._until(enough, f"running pods for {dict(options)}")
+        return [(plane, pod) for _, plane, pod in (found if count is None else found[:count])]
 
     def _running_pods(self, indexes: set[int] | None) -> list[tuple[str, Plane, JSON]]:
         found = []
