@@ -43,6 +43,7 @@ async def measure(bench: Bench, workloads: Sequence[Workload], *, built_in: bool
     for workload in workloads:
         say(f"warming up: {workload.shape}")
         await bench.dispatched(Workload(shape=workload.shape, jobs=3, rate="burst"))
+        load = os.getloadavg()[0]
         say(f"dispatched: {workload.title}")
         dispatched = await bench.dispatched(workload)
         twin = None
@@ -50,6 +51,7 @@ async def measure(bench: Bench, workloads: Sequence[Workload], *, built_in: bool
             say(f"built-in on {lab.worker(1).name}: {workload.title}")
             twin = await bench.built_in(workload, lab.worker(1))
         run = report.figures(workload, dispatched=dispatched, built_in=twin)
+        run["loadAverageBefore"] = round(load, 1)
         run["targets"] = report.targets(run)
         runs.append(run)
         report.show(console, f"{workload.title}, over {len(lab.workers)} clusters", run)

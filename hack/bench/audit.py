@@ -35,10 +35,15 @@ class Request(NamedTuple):
 
 
 class AuditTail:
-    """Counts what was logged since it was made, or since the last :meth:`count`."""
+    """Counts what was logged since it was made, or since the last :meth:`count`. To be closed after use."""
 
     def __init__(self, planes: Iterable[Plane]) -> None:
         self._logs = [_Log(plane.name, plane.audit_log) for plane in planes]
+
+    def close(self) -> None:
+        """Let go of the logs."""
+        for log in self._logs:
+            log.close()
 
     def count(self) -> Counter[Request]:
         """The measured controller's requests by kind; a watch is counted when it is opened."""
@@ -66,6 +71,9 @@ class _Log:
         self._file: IO[bytes] = path.open("rb")
         self._file.seek(0, os.SEEK_END)
         self._half = b""
+
+    def close(self) -> None:
+        self._file.close()
 
     def lines(self) -> list[bytes]:
         data = self._half + self._file.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -143,6 +144,8 @@ def show(console: Console, title: str, run: JSON) -> None:
         f"{ours['readsPerJob']:g} reads, {ours['mirrorsPerJob']:g} mirrors",
         soft_wrap=True,
     )
+    busy = f"  load average before: {run['loadAverageBefore']:g} on {os.cpu_count()} CPUs"
+    console.print(busy + ("; figures of a busy machine" if run["loadAverageBefore"] > 2 else ""))
     for passage, who in ((ours, "dispatched"), (built_in, "built-in")):
         if passage and passage["unfinished"]:
             console.print(f"  [red]{passage['unfinished']} {who} Jobs did not complete[/red]")

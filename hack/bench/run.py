@@ -64,7 +64,7 @@ class Bench:
             ]
             for worker in workers:
                 await stack.enter_async_context(worker)
-            tail = AuditTail(self._lab.planes)
+            tail = stack.enter_context(contextlib.closing(AuditTail(self._lab.planes)))
             before = measure(self._pids)
             seconds = await self._pass(workload, target, timeline, changed, managed_by=self._managed_by)
             await self._remove(timeline, changed, [target, *workers])
