@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 
 from hack.lab import Lab, ports, processes
@@ -30,8 +31,12 @@ class Controller:
         self.address = address
 
     @classmethod
-    def start(cls, lab: Lab, *, managed_by: str | None = None) -> Controller:
+    def start(
+        cls, lab: Lab, *, managed_by: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> Controller:
         """Start it and wait until it is synced and every worker cluster is Ready.
+
+        ``environment``: variables beside this process' own.
 
         Raises ControllerFailed.
         """
@@ -39,7 +44,9 @@ class Controller:
         log = lab.folder / "logs" / "job-dispatcher.log"
         command = [str(COMMAND), "run", "--kubeconfig", str(lab.dispatcher_kubeconfig)]
         command += ["--metrics-address", address, *(["--managed-by", managed_by] if managed_by else [])]
-        process = processes.spawn(command, lab=lab.folder, log=log, environment=os.environ)
+        process = processes.spawn(
+            command, lab=lab.folder, log=log, environment={**os.environ, **(environment or {})}
+        )
         controller = cls(process, log=log, address=address)
         controller._wait_ready(lab)
         return controller
@@ -48,6 +55,15 @@ class Controller:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return processes.is_running(self._process)
+
+    def kill(self) -> None:
+        """End it by SIGKILL, wherever it is."""
+        processes.kill([self._process])
 
     def stop(self) -> None:
         """End it by SIGTERM; by SIGKILL if it takes longer than it promises."""
