@@ -7,19 +7,16 @@ v0.MINOR.PATCH; the list is in its own go.mod.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hack.lab.cache import Progress, Report, Step, build_missing, cache_folder
 from hack.lab.gobuild import BuildFailed, Estimate, find_go, go_environment, run_go
 
 DEFAULT_KUBERNETES = "1.36.3"
@@ -33,10 +30,7 @@ HELM_BUILD = Estimate(packages=895, seconds=150)
 
 PLANE_PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 MAIN = Path(__file__).parent / "planes" / "main.go"
-ETCD_SERVER = "go.etcd.io/etcd/server/v3"
 LDFLAGS = "-s -w"
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +47,6 @@ class Binaries:
     helm: Path
 
 
-def cache_folder() -> Path:
-    """The cache of binaries, by default ~/.cache/job-dispatcher."""
-    configured = os.environ.get("JOB_DISPATCHER_CACHE")
-    return (
-        Path(configured).expanduser().absolute() if configured else Path.home() / ".cache" / "job-dispatcher"
-    )
-
-
 def provide(kubernetes_version: str, *, report: Report) -> Binaries:
     """Finds or builds all programs. `report` gets lines for a person.
 
@@ -71,12 +57,20 @@ def provide(kubernetes_version: str, *, report: Report) -> Binaries:
         raise BuildFailed(
             f"--kubernetes-version {kubernetes_version}: expected a release such as {DEFAULT_KUBERNETES}"
         )
-    planes = _present_planes(version) or _planes(version, report)
+    kwok = _tool("kwok", KWOK, "sigs.k8s.io/kwok/cmd/kwok", KWOK_BUILD)
+    helm = _tool("helm", HELM, "helm.sh/helm/v4/cmd/helm", HELM_BUILD)
+    steps = [kwok, helm]
+    planes = _present_planes(version)
+    if planes is None:
+        planes_step = _planes(version)
+        planes = planes_step.target
+        steps.insert(0, planes_step)
+    build_missing(steps, report=report)
     return Binaries(
         kubernetes_version=version,
         **{program.replace("-", "_"): planes / program for program in PLANE_PROGRAMS},
-        kwok=_tool("kwok", KWOK, "sigs.k8s.io/kwok/cmd/kwok", KWOK_BUILD, report),
-        helm=_tool("helm", HELM, "helm.sh/helm/v4/cmd/helm", HELM_BUILD, report),
+        kwok=kwok.target / "kwok",
+        helm=helm.target / "helm",
     )
 
 
@@ -86,66 +80,45 @@ def _present_planes(version: str) -> Path | None:
         path = Path(folder)
         if not folder or not all(os.access(path / program, os.X_OK) for program in PLANE_PROGRAMS):
             continue
-        answer = subprocess.run(
-            [path / "kube-apiserver", "--version"], capture_output=True, text=True, check=False
-        )
-        if answer.stdout.strip() == f"Kubernetes v{version}":
+        if _version_of(path) == f"Kubernetes v{version}":
             return path.absolute()
     return None
 
 
-def _planes(version: str, report: Report) -> Path:
+def _planes(version: str) -> Step:
     recipe = hashlib.sha256(MAIN.read_bytes() + LDFLAGS.encode()).hexdigest()[:8]
-    target = cache_folder() / "kubernetes" / f"v{version}-{recipe}"
 
-    def build(folder: Path, progress: Callable[[float, float], None]) -> None:
+    def build(folder: Path, progress: Progress) -> None:
         module = folder / "module"
         module.mkdir()
         shutil.copy(MAIN, module / "main.go")
         (module / "go.mod").write_text(_go_mod(version))
-        major, minor, _ = version.split(".")
-        stamp = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
-        versions = [
-            f"-X {package}.{key}={value}"
-            for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-            for key, value in stamp.items()
-        ]
+        flags = ["-mod=mod", "-trimpath", "-v", "-ldflags", " ".join([LDFLAGS, *_version_stamp(version)])]
         run_go(
-            [
-                "build",
-                "-mod=mod",
-                "-trimpath",
-                "-v",
-                "-ldflags",
-                " ".join([LDFLAGS, *versions]),
-                "-o",
-                "../kubernetes",
-                ".",
-            ],
+            ["build", *flags, "-o", "../kubernetes", "."],
             folder=module,
             environment=go_environment(),
             log=folder / "build.log",
             estimate=PLANES_BUILD,
             report=progress,
         )
+        shutil.rmtree(module)
         for program in PLANE_PROGRAMS:
             (folder / program).symlink_to("kubernetes")
-        answer = subprocess.run(
-            [folder / "kube-apiserver", "--version"], capture_output=True, text=True, check=False
-        )
-        if answer.stdout.strip() != f"Kubernetes v{version}":
-            raise BuildFailed(
-                f"the new API server says it is {answer.stdout.strip()!r}, not v{version}: {answer.stderr}"
-            )
+        said = _version_of(folder)
+        if said != f"Kubernetes v{version}":
+            raise BuildFailed(f"the new API server is not v{version}, it says {said!r}")
 
-    _once(target, f"Kubernetes {version} (etcd, control plane, kubectl)", build, report)
-    return target
+    return Step(
+        what=f"Kubernetes {version} (etcd, control plane, kubectl)",
+        target=cache_folder() / "kubernetes" / f"v{version}-{recipe}",
+        seconds=PLANES_BUILD.cold,
+        build=build,
+    )
 
 
-def _tool(name: str, version: str, package: str, estimate: Estimate, report: Report) -> Path:
-    target = cache_folder() / name / f"v{version}"
-
-    def build(folder: Path, progress: Callable[[float, float], None]) -> None:
+def _tool(name: str, version: str, package: str, estimate: Estimate) -> Step:
+    def build(folder: Path, progress: Progress) -> None:
         run_go(
             ["install", "-trimpath", "-v", "-ldflags", LDFLAGS, f"{package}@v{version}"],
             folder=folder,
@@ -155,8 +128,22 @@ def _tool(name: str, version: str, package: str, estimate: Estimate, report: Rep
             report=progress,
         )
 
-    _once(target, f"{name} {version}", build, report)
-    return target / name
+    target = cache_folder() / name / f"v{version}"
+    return Step(what=f"{name} {version}", target=target, seconds=estimate.cold, build=build)
+
+
+def _version_stamp(version: str) -> list[str]:
+    """What releases of Kubernetes set when they are linked; without it a server calls itself v0.0.0."""
+    major, minor, _ = version.split(".")
+    values = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return [f"-X {package}.{key}={value}" for package in packages for key, value in values.items()]
+
+
+def _version_of(folder: Path) -> str:
+    command = [str(folder / "kube-apiserver"), "--version"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or answer.stderr.strip()
 
 
 def _go_mod(version: str) -> str:
@@ -195,51 +182,3 @@ def _go_mod(version: str) -> str:
     lines += [")\n", "replace ("]
     lines += [f"\t{path} => {path} {staged}" for path in staging]
     return "\n".join([*lines, ")\n"])
-
-
-def _once(
-    target: Path, what: str, build: Callable[[Path, Callable[[float, float], None]], None], report: Report
-) -> None:
-    """Fills `target` by `build`, by one process at a time, visible only when whole."""
-    if target.exists():
-        return
-    with _lock(cache_folder() / "locks" / f"{target.parent.name}-{target.name}", what, report):
-        if target.exists():
-            return
-        folder = target.parent / f".{target.name}.building"
-        shutil.rmtree(folder, ignore_errors=True)  # of a build that was killed: we hold the lock
-        folder.mkdir(parents=True)
-        report(f"building {what}, once; later starts take it from {target}")
-        begin = time.monotonic()
-
-        def progress(elapsed: float, remaining: float) -> None:
-            report(f"building {what}: {_clock(elapsed)} so far, about {_clock(remaining)} left")
-
-        build(folder, progress)
-        shutil.rmtree(folder / "module", ignore_errors=True)
-        folder.rename(target)
-        report(f"built {what} in {_clock(time.monotonic() - begin)}")
-
-
-@contextlib.contextmanager
-def _lock(path: Path, what: str, report: Report) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        # A compiler that outlives us still writes: it inherits the lock, and the next builder waits for it.
-        os.set_inheritable(handle.fileno(), True)
-        waited = 0
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if waited % 10 == 0:
-                    report(f"another process is building {what}: waiting ({_clock(waited)})")
-                waited += 1
-                time.sleep(1)
-        yield
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"

@@ -19,6 +19,9 @@ from hack.lab.state import JSON, StateFile
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 120.0
 
+# Go's garbage collector takes a third of an API server's time with the default; this trades 100 to 200 MB for it.
+COLLECT_LESS = {"GOGC": "300", "GOMEMLIMIT": "1GiB"}
+
 
 class ComponentFailed(RuntimeError):
     """A component ended, or did not get ready; the message has the end of its log."""
@@ -116,7 +119,7 @@ class Component:
         if self.is_running():
             raise RuntimeError(f"{self._plane}: {self.name} runs already")
         record = self.record
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        environment = {**COLLECT_LESS, **os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         log = Path(record["log"])
         process = processes.spawn(record["command"], lab=self._state.folder, log=log, environment=environment)
 

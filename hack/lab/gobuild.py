@@ -51,9 +51,14 @@ class Estimate:
     packages: int
     seconds: float
 
+    @property
+    def cold(self) -> float:
+        """Seconds on this machine."""
+        return self.seconds * 2 / min(os.cpu_count() or 2, 8)
+
     def remaining(self, *, compiled: int, elapsed: float) -> float:
         """Seconds left, by the share of packages compiled so far once that says something."""
-        cold = max(self.seconds * 2 / min(os.cpu_count() or 2, 8) - elapsed, 0.0)
+        cold = max(self.cold - elapsed, 0.0)
         share = min(compiled / self.packages, 1.0)
         if share < 0.05:
             return cold
@@ -84,7 +89,7 @@ def run_go(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            close_fds=False,  # the compiler keeps the cache's lock if we are killed (binaries.py)
+            close_fds=False,  # the compiler keeps the cache's lock if we are killed (cache.py)
         )
         try:
             while True:

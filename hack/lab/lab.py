@@ -67,6 +67,8 @@ class Lab:
         }
         if lab._is_same(wanted, report):
             return lab
+        if nodes not in NODES:
+            raise LabError(f"no nodes of the kind {nodes!r}: there are {', '.join(NODES)}")
         binaries = provide(kubernetes_version, report=report)
         begin = time.monotonic()
         lab.folder.mkdir(parents=True, exist_ok=True)

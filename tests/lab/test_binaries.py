@@ -1,15 +1,11 @@
-import fcntl
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hack.lab import binaries, gobuild
-from hack.lab.binaries import Binaries, cache_folder
+from hack.lab.binaries import Binaries
+from hack.lab.cache import Step, cache_folder
 from hack.lab.gobuild import BuildFailed, Estimate, explain, find_go
-
-Progress = Callable[[float, float], None]
 
 
 @pytest.fixture(autouse=True)
@@ -17,64 +13,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("JOB_DISPATCHER_CACHE", str(tmp_path / "cache"))
     assert cache_folder() == tmp_path / "cache"
     return tmp_path / "cache"
-
-
-def test_two_builders_build_once(cache: Path) -> None:
-    target = cache / "tool" / "v1"
-    entered, proceed = threading.Event(), threading.Event()
-    built: list[str] = []
-    said: list[str] = []
-
-    def build(folder: Path, progress: Progress) -> None:
-        built.append(folder.name)
-        entered.set()
-        assert proceed.wait(10)
-        assert not target.exists()
-        (folder / "tool").write_text("binary")
-        progress(70.0, 8.4)
-
-    def report(line: str) -> None:
-        said.append(line)
-        if "waiting" in line:
-            proceed.set()
-
-    first = threading.Thread(target=binaries._once, args=(target, "tool 1", build, report))
-    first.start()
-    assert entered.wait(10)
-    binaries._once(target, "tool 1", build, report)
-    first.join()
-    assert len(built) == 1
-    assert (target / "tool").read_text() == "binary"
-    assert "building tool 1: 1m10s so far, about 8s left" in said
-
-
-def test_a_failed_or_killed_build_is_never_taken(cache: Path) -> None:
-    target = cache / "tool" / "v1"
-
-    def fail(folder: Path, progress: Progress) -> None:
-        (folder / "tool").write_text("half")
-        raise BuildFailed("no space")
-
-    with pytest.raises(BuildFailed, match="no space"):
-        binaries._once(target, "tool 1", fail, print)
-    assert not target.exists()
-
-    def build(folder: Path, progress: Progress) -> None:
-        assert list(folder.iterdir()) == []
-        (folder / "tool").write_text("whole")
-
-    binaries._once(target, "tool 1", build, print)
-    assert (target / "tool").read_text() == "whole"
-
-
-def test_a_compiler_that_outlives_its_builder_keeps_the_lock(cache: Path) -> None:
-    with binaries._lock(cache / "locks" / "tool", "tool", print):
-        handle = next(
-            int(entry.name)
-            for entry in Path("/proc/self/fd").iterdir()
-            if entry.exists() and entry.readlink().name == "tool"
-        )
-        assert not fcntl.fcntl(handle, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
 
 
 def test_binaries_of_the_right_version_that_are_there_already_are_taken(
@@ -86,13 +24,16 @@ def test_binaries_of_the_right_version_that_are_there_already_are_taken(
         (assets / program).write_text("#!/bin/sh\necho Kubernetes v1.35.4\n")
         (assets / program).chmod(0o755)
     monkeypatch.setenv("KUBEBUILDER_ASSETS", str(assets))
-    monkeypatch.setattr(binaries, "_tool", lambda name, *rest: cache / name)
+    monkeypatch.setattr(binaries, "build_missing", lambda steps, report: built.extend(steps))
+    built: list[Step] = []
     taken = binaries.provide("v1.35.4", report=print)
     assert isinstance(taken, Binaries)
     assert (taken.kube_apiserver, taken.kubernetes_version) == (assets / "kube-apiserver", "1.35.4")
+    assert [step.what.split()[0] for step in built] == ["kwok", "helm"]
 
-    monkeypatch.setattr(binaries, "_planes", lambda version, report: tmp_path / "built")
-    assert binaries.provide("1.36.3", report=print).kubectl == tmp_path / "built" / "kubectl"
+    other = binaries.provide("1.36.3", report=print)
+    assert [step.what.split()[0] for step in built[2:]] == ["Kubernetes", "kwok", "helm"]
+    assert other.kubectl == built[2].target / "kubectl"
 
 
 def test_without_go_the_ways_to_get_it_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

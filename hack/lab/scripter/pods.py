@@ -41,6 +41,8 @@ class PodLife:
         self._bound = asyncio.Event()
         self._deleted = asyncio.Event()
         self._run = Run(began=datetime.now(UTC))
+        # Known here, as the watch may still bring states from before our own writes.
+        self._ended = pod["status"].get("phase") in ("Succeeded", "Failed")
         self.observe(pod)
         self.task = asyncio.create_task(self._live())
 
@@ -59,11 +61,11 @@ class PodLife:
     async def _live(self) -> None:
         try:
             await self._bound.wait()  # one that is never bound is removed by the API server itself
-            if self._phase() in ("Pending", "Running") and not self._deleted.is_set():
+            if not self._ended and not self._deleted.is_set():
                 try:
                     await self._play(parse(self._pod["metadata"]["annotations"]))
                 except InvalidScript as error:
-                    await self._write(statuses.refused(message=str(error)))
+                    await self._end(statuses.refused(message=str(error)))
             await self._deleted.wait()
             await self._terminate()
         except PodGone:
@@ -72,7 +74,7 @@ class PodLife:
     async def _play(self, script: Script) -> None:
         """Runs the containers until they ended for good or the pod is deleted."""
         earlier: JSON | None = None
-        if self._phase() == "Running":
+        if self._pod["status"].get("phase") == "Running":
             self._resume()
         else:
             self._run = Run(began=datetime.now(UTC))
@@ -87,7 +89,7 @@ class PodLife:
             assert outcome.exit is not None
             now = datetime.now(UTC)
             if not self._restarts(outcome.exit):
-                await self._write(statuses.finished(self._pod, self._run, code=outcome.exit, now=now))
+                await self._end(statuses.finished(self._pod, self._run, code=outcome.exit, now=now))
                 return
             earlier = statuses.terminated(code=outcome.exit, began=self._run.began, ended=now)
             await self._write(statuses.restarting(self._pod, self._run, code=outcome.exit, now=now))
@@ -98,7 +100,7 @@ class PodLife:
             await self._write(statuses.running(self._pod, self._run, earlier=earlier))
 
     async def _terminate(self) -> None:
-        if self._phase() in ("Pending", "Running"):
+        if not self._ended:
             try:
                 outcome = parse(self._pod["metadata"]["annotations"]).termination
             except InvalidScript:
@@ -107,12 +109,15 @@ class PodLife:
                 return  # a container that cannot be ended, as on a dead node
             await asyncio.sleep(outcome.after)
             now = datetime.now(UTC)
-            await self._write(statuses.finished(self._pod, self._run, code=outcome.exit, now=now))
+            await self._end(statuses.finished(self._pod, self._run, code=outcome.exit, now=now))
         await self._writer.remove(self._pod)
 
     async def _write(self, status: JSON) -> None:
         await self._writer.patch(self._pod, status=status, annotations={RUN: self._place.annotation()})
-        self._pod["status"] |= status  # until the watch brings the server's own
+
+    async def _end(self, status: JSON) -> None:
+        await self._write(status)
+        self._ended = True
 
     def _resume(self) -> None:
         """Goes on where an earlier process of ours stopped."""
@@ -124,10 +129,6 @@ class PodLife:
     def _restarts(self, code: int) -> bool:
         policy = self._pod["spec"]["restartPolicy"]
         return policy == "Always" or (policy == "OnFailure" and code != 0)
-
-    def _phase(self) -> str:
-        phase: str = self._pod["status"].get("phase", "Pending")
-        return phase
 
     async def _is_deleted_within(self, seconds: float | None) -> bool:
         """Waits for the pod's deletion; False once `seconds` are over (None: for ever)."""
