@@ -12,6 +12,7 @@ from types import FrameType
 
 import click
 
+from hack.lab.api import ApiError
 from hack.lab.binaries import DEFAULT_KUBERNETES, provide
 from hack.lab.component import ComponentFailed
 from hack.lab.gobuild import BuildFailed
@@ -152,7 +153,7 @@ def run() -> None:
     except (click.Abort, KeyboardInterrupt):
         say("interrupted")
         raise SystemExit(130) from None
-    except (BuildFailed, ComponentFailed, LabError, TimeoutError) as error:
+    except (ApiError, BuildFailed, ComponentFailed, LabError, TimeoutError) as error:
         say(str(error))
         raise SystemExit(1) from None
 

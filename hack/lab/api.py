@@ -19,7 +19,7 @@ APPLY = "application/apply-patch+yaml"
 
 
 class ApiError(RuntimeError):
-    """The server's answer to a refused request."""
+    """A request was refused, or not answered (code 0)."""
 
     def __init__(self, request: str, code: int, message: str) -> None:
         super().__init__(f"{request}: {code} {message}")
@@ -33,7 +33,7 @@ class Api:
         context = ssl.create_default_context(cafile=str(authority))
         context.load_cert_chain(identity.certificate, identity.key)
         self.url = url
-        self._pool = urllib3.PoolManager(ssl_context=context, maxsize=4, retries=False, timeout=10.0)
+        self._pool = urllib3.PoolManager(ssl_context=context, maxsize=4, retries=False, timeout=30.0)
         self._kinds: dict[str, dict[str, tuple[str, bool]]] = {}
 
     def is_healthy(self, path: str = "/readyz") -> bool:
@@ -92,7 +92,10 @@ class Api:
             "Accept": "application/json",
             "User-Agent": "job-dispatcher-lab",
         }
-        response = self._pool.request(method, self.url + path, body=data, headers=headers)
+        try:
+            response = self._pool.request(method, self.url + path, body=data, headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            raise ApiError(f"{method} {self.url}{path}", 0, f"no answer: {error}") from error
         if response.status >= 300:
             try:
                 message = json.loads(response.data)["message"]

@@ -233,7 +233,7 @@ def kwok(files: PlaneFiles, binaries: Binaries, *, port: int) -> Launch:
     }
     stages = [(STAGES / name).read_text() for name in ("node.yaml", "pod.yaml")]
     configuration.write_text("---\n".join([yaml.safe_dump(options, sort_keys=False), *stages]))
-    flags = {"config": configuration, "kubeconfig": files.nodes_kubeconfig}
+    flags = {"config": configuration, "kubeconfig": files.nodes_kubeconfig, "v": "WARN"}
     return Launch("kwok", _line(binaries.kwok, flags), port, KWOK, "/healthz")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from hack.lab import components, nodes, pki, ports
 from hack.lab.api import Api, ApiError, write_kubeconfig
 from hack.lab.binaries import Binaries
-from hack.lab.component import Cancelled, Component, ComponentFailed, PortTaken
+from hack.lab.component import READY_SECONDS, Cancelled, Component, ComponentFailed, PortTaken
 from hack.lab.components import Launch, PlaneFiles
 from hack.lab.state import StateFile
 
@@ -178,7 +178,11 @@ class Plane:
         return True
 
     def _wait(
-        self, condition: Callable[[], bool], what: str, cancel: threading.Event, timeout: float = 60.0
+        self,
+        condition: Callable[[], bool],
+        what: str,
+        cancel: threading.Event,
+        timeout: float = READY_SECONDS,
     ) -> None:
         end = time.monotonic() + timeout
         while not condition():

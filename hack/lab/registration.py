@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from hack.lab.api import kubeconfig, manifests, write_kubeconfig
-from hack.lab.component import ROOT, ComponentFailed
+from hack.lab.component import READY_SECONDS, ROOT, ComponentFailed
 from hack.lab.plane import Plane
 
 NAMESPACE = "job-dispatcher"
@@ -73,7 +73,7 @@ def _account(plane: Plane, rights: Path) -> str:
 
 
 def _wait_established(plane: Plane, name: str) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + READY_SECONDS
     while True:
         status = plane.api.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}").get(
             "status", {}
