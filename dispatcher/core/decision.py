@@ -178,7 +178,7 @@ def _wind_down(observation: Observation, seen: _Seen) -> list[Action]:
             continue
         if (mirror.status.get("uncountedTerminatedPods") or {}).get("succeeded"):
             continue
-        actions.append(stopping.wind_down(mirror))
+        actions.append(stopping.wind_down(mirror, observation))
     return actions
 
 

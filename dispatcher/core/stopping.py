@@ -61,6 +61,8 @@ def carry_out(verdict: Verdict, mirrors: Iterable[Mirror], observation: Observat
         if mirror.finished or mirror.deleting or mirror.gone:
             continue
         if mirror.is_true("SuccessCriteriaMet") or mirror.is_true("FailureTarget"):
+            if "startTime" not in mirror.status:
+                actions.append(_give_start_time(mirror, observation))
             continue
         surplus = job.indexed and mirror.spec.get("completions", 0) > (job.completions or 0)
         completes = verdict.succeeded and verdict.reason == COMPLETIONS_REACHED
@@ -70,11 +72,23 @@ def carry_out(verdict: Verdict, mirrors: Iterable[Mirror], observation: Observat
     return actions
 
 
-def wind_down(mirror: Mirror) -> PatchMirror:
+def _give_start_time(mirror: Mirror, observation: Observation) -> PatchMirror:
+    """A verdict met a suspension that had just taken startTime away: without one, validation refuses
+    every write by which the mirror's own controller would end it.
+    """
+    patch = {"metadata": {"uid": mirror.uid}, "status": {"startTime": timestamp(observation.now)}}
+    return PatchMirror(mirror.cluster, mirror.name, mirror.uid, MERGE_PATCH, patch, subresource="status")
+
+
+def wind_down(mirror: Mirror, observation: Observation) -> PatchMirror:
     """Tell a work queue's mirror that a success was reached elsewhere: no new pods, running ones finish.
 
     The resourceVersion keeps a success that the mirror reaches meanwhile from being overwritten.
+    A suspended mirror ends at once and needs a startTime for that.
     """
+    status: dict[str, Any] = {"succeeded": 1}
+    if "startTime" not in mirror.status:
+        status["startTime"] = timestamp(observation.now)
     return PatchMirror(
         mirror.cluster,
         mirror.name,
@@ -86,7 +100,7 @@ def wind_down(mirror: Mirror) -> PatchMirror:
                 "resourceVersion": mirror.resource_version,
                 "annotations": {names.WOUND_DOWN_ANNOTATION: "true"},
             },
-            "status": {"succeeded": 1},
+            "status": status,
         },
         subresource="status",
     )
