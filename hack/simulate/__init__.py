@@ -1,0 +1,1 @@
+"""A deterministic simulation: the real decision and executor against model API servers and Job controllers."""

@@ -1,0 +1,255 @@
+"""One run of the dispatcher: the real World, Executor, Reconciler, Fleet caches and orphan collector.
+
+No event loop: each coroutine is sent on by the history when the request it waits for was answered,
+so that every order of replies, events and crashes can be had, and had again.
+"""
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from dispatcher.clusters.cache import ObjectCache
+from dispatcher.clusters.reply import Outcome, Reply
+from dispatcher.core import names
+from dispatcher.core.actions import Event, MirrorAction
+from dispatcher.core.observation import Cluster, Rules
+from dispatcher.operator import executor as executors
+from dispatcher.operator import fleet as fleets
+from dispatcher.operator import world as worlds
+from dispatcher.operator.executor import Executor, Reconciler, WriteFailed
+from dispatcher.operator.orphans import OrphanCollector
+from dispatcher.operator.queue import Key
+from dispatcher.operator.world import World
+from hack.simulate.clock import Clock
+from hack.simulate.server import ModelServer, Request
+
+MANAGED_BY = names.DEFAULT_MANAGED_BY
+
+
+class ModelCluster:
+    """A registered worker cluster as the executor, the world and the collector see it."""
+
+    def __init__(self, server: ModelServer, mirrors: ObjectCache) -> None:
+        self.name = names.ClusterName(server.name)
+        self.api: Any = server
+        self.mirrors = mirrors
+        self.ready = False
+
+    @property
+    def view(self) -> Cluster:
+        return Cluster(self.name, self.api.uid, self.ready, "" if self.ready else "Unreachable")
+
+    def note_failure(self, reply: Reply) -> None:
+        """The real connection probes and perhaps turns unready; the history does that by itself."""
+
+
+class ModelFleet(fleets.Fleet):
+    """The real fleet's caches and doubts about deletions, with model connections."""
+
+    def __init__(self, process: "Process", world: World) -> None:
+        self._process = process
+        self._world = world
+        self.clusters: dict[names.ClusterName, Any] = {}
+
+    def get(self, name: names.ClusterName) -> Any:
+        return self.clusters.get(name)
+
+    def _spawn(self, coroutine: Any) -> None:
+        self._process.spawn(coroutine)
+
+    def add(self, server: ModelServer) -> None:
+        name = names.ClusterName(server.name)
+        cluster = ModelCluster(server, self._mirror_cache(name))
+        self.clusters[name] = cluster
+        self._world.workers[name] = cluster
+
+
+class ModelExecutor(Executor):
+    """The real executor; its tasks are coroutines of the history."""
+
+    process: "Process"
+
+    def _start(self, key: Key, action: MirrorAction) -> None:
+        slot = (key, action.cluster, action.name)
+        worker = self._workers(action.cluster)
+        if slot in self._busy or worker is None:
+            return
+        busy: dict[Any, Any] = self._busy
+        busy[slot] = True
+        self.process.spawn(self._whole(key, action, worker))
+
+    async def _whole(self, key: Key, action: MirrorAction, worker: Any) -> None:
+        await self._act(key, action, worker)
+        del self._busy[(key, action.cluster, action.name)]
+        self._wake(key)
+
+
+class Notes:
+    """Events that were recorded."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def record(self, job: dict[str, Any], event: Event) -> None:
+        self.events.append(event)
+
+
+@dataclass(slots=True)
+class Running:
+    """A coroutine and the request that it waits for."""
+
+    coroutine: Coroutine[Any, Any, Any]
+    request: Request | None = None
+    key: Key | None = None
+
+
+class _Sleep:
+    """Stands in for asyncio in :mod:`dispatcher.operator.fleet`, of which only sleep is used here."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    async def sleep(self, seconds: float) -> None:
+        await Request(None, due=self._clock.seconds + seconds)
+
+
+class Process:
+    """The dispatcher from its start until it is killed."""
+
+    def __init__(
+        self, management: ModelServer, servers: list[ModelServer], clock: Clock, origin: str
+    ) -> None:
+        for module in (worlds, executors):
+            vars(module)["utc_now"] = lambda: clock.now
+        vars(fleets)["asyncio"] = _Sleep(clock)
+        self.clock = clock
+        self.management = management
+        self.running: list[Running] = []
+        self.dirty: dict[Key, None] = {}
+        self.at_work: set[Key] = set()
+        self.timers: dict[Key, float] = {}
+        self.failures: dict[Key, int] = {}
+        self.faults: list[str] = []
+        self.started_at = clock.seconds
+        self.notes = Notes()
+        self.world = World(Rules(origin), wake=self.wake)
+        self.fleet = ModelFleet(self, self.world)
+        recorder: Any = self.notes
+        api: Any = management
+        self.executor = ModelExecutor(
+            management=api, world=self.world, workers=self.fleet.get, recorder=recorder, wake=self.wake
+        )
+        self.executor.process = self
+        self.fleet.is_writing = self.executor.writing
+        self.reconcile = Reconciler(self.world, self.executor)
+        self.collector = OrphanCollector(
+            fleet=self.fleet, world=self.world, management=api, managed_by=MANAGED_BY, interval=20
+        )
+        self.orphans_due = clock.seconds + 20
+        self.collecting = False
+        for server in servers:
+            self.fleet.add(server)
+        for job in management.jobs.values():
+            self.world.jobs.put(job)
+
+    def wake(self, key: Key) -> None:
+        self.dirty[key] = None
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any], key: Key | None = None) -> None:
+        task = Running(coroutine, None, key)
+        self.running.append(task)
+        self.resume(task)
+
+    def connect(self, server: ModelServer) -> None:
+        """The worker's list came in; its watch starts."""
+        cluster = self.fleet.clusters[names.ClusterName(server.name)]
+        uid_label = names.ORIGIN_LABEL
+        listed = [
+            job
+            for job in server.jobs.values()
+            if (job["metadata"].get("labels") or {}).get(uid_label) == self.world.rules.origin
+        ]
+        cluster.mirrors.replace_all(listed, server.version)
+        cluster.ready = True
+        self.settle()
+        self.world.wake_all()
+
+    def disconnect(self, server: ModelServer) -> None:
+        """The worker is seen to be away."""
+        self.fleet.clusters[names.ClusterName(server.name)].ready = False
+        self.world.wake_all()
+
+    def settle(self) -> None:
+        """Right after a start new Jobs wait for clusters that have not answered, for ten seconds."""
+        if self.world.settled:
+            return
+        ready = all(cluster.ready for cluster in self.fleet.clusters.values())
+        if ready or self.clock.seconds >= self.started_at + 10:
+            self.world.settled = True
+            self.world.wake_all()
+
+    def tick(self) -> None:
+        """Timers that are due."""
+        self.settle()
+        for key, due in list(self.timers.items()):
+            if due <= self.clock.seconds:
+                del self.timers[key]
+                self.wake(key)
+        for task in list(self.running):
+            request = task.request
+            if request is not None and request.server is None and request.due <= self.clock.seconds:
+                request.reply = Reply(Outcome.OK)
+                self.resume(task)
+        if self.orphans_due <= self.clock.seconds and not self.collecting:
+            self.orphans_due = self.clock.seconds + 20
+            self.collecting = True
+            self.spawn(self._collect())
+
+    async def _collect(self) -> None:
+        await self.collector.collect()
+        self.collecting = False
+
+    def next_due(self) -> float | None:
+        """When the earliest timer of a Job fires."""
+        sleeps = [t.request.due for t in self.running if t.request is not None and t.request.server is None]
+        return min([*self.timers.values(), *sleeps], default=None)
+
+    def work(self) -> bool:
+        """Start reconciling what is dirty. Returns whether there was anything."""
+        ready = [key for key in self.dirty if key not in self.at_work]
+        for key in ready:
+            del self.dirty[key]
+            self.at_work.add(key)
+            self.spawn(self._reconciled(key), key)
+        return bool(ready)
+
+    async def _reconciled(self, key: Key) -> None:
+        try:
+            pause = await self.reconcile(key)
+            self.failures.pop(key, None)
+        except WriteFailed:
+            failures = self.failures[key] = self.failures.get(key, 0) + 1
+            pause = min(60.0, 0.1 * 2 ** min(failures, 10))
+        self.at_work.discard(key)
+        if pause is not None:
+            due = self.clock.seconds + pause
+            self.timers[key] = min(due, self.timers.get(key, due))
+
+    def resume(self, task: Running) -> None:
+        """Send a coroutine on to its next request or its end."""
+        try:
+            task.request = task.coroutine.send(None)
+        except StopIteration:
+            self.running.remove(task)
+
+    def waiting(self) -> list[Running]:
+        """Coroutines that wait for a server."""
+        return [t for t in self.running if t.request is not None and t.request.server is not None]
+
+    def kill(self) -> list[Request]:
+        """Forget everything; the requests that were sent and not yet carried out are returned."""
+        sent = [t.request for t in self.waiting() if t.request is not None and t.request.reply is None]
+        for task in self.running:
+            task.coroutine.close()
+        self.running.clear()
+        return sent
