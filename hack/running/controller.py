@@ -56,6 +56,11 @@ class Controller:
         """Its process id."""
         return self._process.pid
 
+    def metrics(self) -> str:
+        """What its /metrics says now."""
+        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=5.0) as response:
+            return str(response.read(), "utf-8")
+
     @property
     def is_running(self) -> bool:
         """Whether the process has not ended."""

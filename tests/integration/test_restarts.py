@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from dispatcher.core import names
 from dispatcher.operator.faults import VARIABLE
 from hack.lab import Lab
 from hack.running.controller import Controller
+from tests.integration.planes import Planes, is_complete, make_job
 
 pytestmark = pytest.mark.lab
 
@@ -23,59 +24,26 @@ SIDE_BY_SIDE = 3
 MOST_WRITES = 40
 
 
-class Planes:
-    """Clients for all planes of the lab, as their administrator."""
-
-    def __init__(self, management: ApiServer, workers: list[ApiServer]) -> None:
-        self.management = management
-        self.workers = workers
-
-    async def job_when(self, name: str, condition: Callable[[dict[str, Any] | None], bool]) -> Any:
-        """The management Job (None: it is gone) once it meets a condition."""
-        async with asyncio.timeout(60):
-            while True:
-                reply = await jobs.get_job(self.management, NAMESPACE, name)
-                found = reply.body if reply.ok else None
-                if condition(found):
-                    return found
-                await asyncio.sleep(0.05)
-
-    async def mirrors(self, uid: str) -> list[dict[str, Any]]:
-        """All mirrors of a Job."""
-        selector = f"{names.JOB_UID_LABEL}={uid}"
-        replies = [await jobs.list_jobs(api, label_selector=selector) for api in self.workers]
-        return [item for reply in replies for item in (reply.body or {})["items"]]
-
-
 @pytest.fixture
 async def planes(lab: Lab) -> AsyncIterator[Planes]:
     clients = [ApiServer(await load_kubeconfig_file(plane.kubeconfig)) for plane in lab.planes]
-    yield Planes(clients[0], clients[1:])
+    yield Planes(clients[0], clients[1:], namespace=NAMESPACE)
     for client in clients:
         await client.close()
-
-
-def make_job(name: str, managed_by: str, **spec: Any) -> dict[str, Any]:
-    container = {"name": "c", "image": "example.com/none"}
-    template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"managedBy": managed_by, "template": template, **spec},
-    }
-
-
-def is_complete(job: dict[str, Any] | None) -> bool:
-    conditions = (job or {}).get("status", {}).get("conditions", ())
-    return any(entry["type"] == "Complete" and entry["status"] == "True" for entry in conditions)
 
 
 async def live_until_end_or_crash(planes: Planes, name: str, controller: Controller, managed_by: str) -> bool:
     """A Job's whole life under a controller that may crash. Returns whether it crashed."""
 
     async def life() -> None:
-        job = make_job(name, managed_by, parallelism=2, completions=COMPLETIONS, completionMode="Indexed")
+        job = make_job(
+            name,
+            managed_by=managed_by,
+            namespace=NAMESPACE,
+            parallelism=2,
+            completions=COMPLETIONS,
+            completionMode="Indexed",
+        )
         assert (await jobs.create_job(planes.management, NAMESPACE, job)).ok
         found = await planes.job_when(name, is_complete)
         await check_completed(planes, found)
@@ -182,12 +150,9 @@ async def metrics_text(api: ApiServer) -> str:
 
 async def test_a_restart_with_nothing_changed_writes_nothing(lab: Lab, planes: Planes) -> None:
     managed_by = "jobdispatcher.io/quiet"
-    never = [{"exit": None}]
-    running = make_job("quiet-running", managed_by, parallelism=2, completions=6)
-    running["spec"]["template"]["metadata"] = {
-        "annotations": {"lab.jobdispatcher.io/script": json.dumps(never)}
-    }
-    finished = make_job("quiet-finished", managed_by, parallelism=2, completions=4)
+    ours: Any = {"managed_by": managed_by, "namespace": NAMESPACE}
+    running = make_job("quiet-running", **ours, script=[{"exit": None}], parallelism=2, completions=6)
+    finished = make_job("quiet-finished", **ours, parallelism=2, completions=4)
     controller = await asyncio.to_thread(Controller.start, lab, managed_by=managed_by)
     try:
         for job in (running, finished):
@@ -200,7 +165,7 @@ async def test_a_restart_with_nothing_changed_writes_nothing(lab: Lab, planes: P
         before = await write_requests(planes)
         controller = await asyncio.to_thread(Controller.start, lab, managed_by=managed_by)
         # A change that must be seen proves that everything before it was looked at.
-        probe = make_job("quiet-probe", managed_by, suspend=True)
+        probe = make_job("quiet-probe", **ours, suspend=True)
         assert (await jobs.create_job(planes.management, NAMESPACE, probe)).ok
         await planes.job_when(
             "quiet-probe", lambda job: bool((job or {}).get("status", {}).get("conditions"))

@@ -6,7 +6,6 @@ size of what we read and write is tried without 100,000 pods.
 
 import asyncio
 import json
-import urllib.request
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -86,11 +85,6 @@ def is_true(job: dict[str, Any], condition: str) -> bool:
     return any(entry["type"] == condition and entry["status"] == "True" for entry in entries)
 
 
-def controller_metrics(controller: Controller) -> str:
-    with urllib.request.urlopen(f"http://{controller.address}/metrics", timeout=5.0) as response:
-        return str(response.read(), "utf-8")
-
-
 async def report(api: ApiServer, own: IndexSet, done: IndexSet, *, complete: bool) -> None:
     """Write a mirror's status as its Job controller would: ``done`` of its ``own`` indexes have succeeded."""
     mirror = await job_when(api, lambda found: not found["spec"]["suspend"])
@@ -158,6 +152,6 @@ async def test_a_hundred_thousand_indexes_over_ten_clusters(wide_lab: Lab, apis:
         assert job["status"]["succeeded"] == COMPLETIONS
         assert job["status"]["completedIndexes"] == f"0-{COMPLETIONS - 1}"
         assert len(job["metadata"]["annotations"][names.PLACEMENT_ANNOTATION]) < MAX_ANNOTATION
-        assert "job_dispatcher_status_writes_rejected_total{" not in controller_metrics(controller)
+        assert "job_dispatcher_status_writes_rejected_total{" not in controller.metrics()
     finally:
         controller.stop()
