@@ -601,7 +601,7 @@ class History:
             over = job.count("succeeded") - job.completions
             if over and not self.deleted_mirrors and not self.tampered and not self.elastic_edit:
                 raise Broken(f"{over} more succeeded than asked for")
-        if reason == "BackoffLimitExceeded" and job.count("failed") <= min(1, job.backoff_limit):
+        if reason == "BackoffLimitExceeded" and not job.count("failed"):
             raise Broken(f"BackoffLimitExceeded with {job.count('failed')} failures")
         if job.indexed:
             completed = IndexSet.parse(job.status.get("completedIndexes"))
