@@ -155,7 +155,7 @@ def _read(entry: JSON, *, row: str, where: str) -> Scenario:
         end=end,
         difference=Difference(frozenset(difference["fields"]), difference["reason"]) if difference else None,
         created=bool(entry.get("created")),
-        timeout=float(entry.get("timeout", 90)),
+        timeout=float(entry.get("timeout", 150)),
     )
 
 

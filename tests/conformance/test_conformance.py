@@ -24,6 +24,7 @@ async def test_dispatched_jobs_end_as_on_one_cluster(lab: Lab, tmp_path: Path) -
             at_once=16,
         )
         rejected = await running.metric("job_dispatcher_status_writes_rejected_total")
-    assert [report.describe(result) for result in results if not result.passed] == []
+    failed = [report.describe(result) for result in results if not result.passed]
+    assert not failed, "\n\n".join(failed)
     assert len(results) >= 80
     assert rejected == 0
