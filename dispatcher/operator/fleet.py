@@ -12,121 +12,29 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatcher import metrics
-from dispatcher.clusters import client, jobs
+from dispatcher.clusters import jobs
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.client import ApiServer
 from dispatcher.clusters.health import Health
 from dispatcher.clusters.kubeconfig import KubeconfigError, parse_kubeconfig
-from dispatcher.clusters.reply import Outcome, Reply
+from dispatcher.clusters.reply import Outcome
 from dispatcher.clusters.worker import WorkerConnection
 from dispatcher.core import names
-from dispatcher.core.job import timestamp
-from dispatcher.core.observation import Cluster
+from dispatcher.operator.cluster_status import StatusPublisher
 from dispatcher.operator.queue import Key
+from dispatcher.operator.registered import RegisteredCluster, job_uid_of
 from dispatcher.operator.settings import Settings
 from dispatcher.operator.world import World, utc_now
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_KEY = "kubeconfig"
-COUNT_INTERVAL = 10.0
-"""Seconds between two looks at the counts in a WorkerCluster's status; they are for people."""
-
-
-def job_uid_of(manifest: dict[str, Any]) -> str | None:
-    """The management Job's UID that a mirror carries."""
-    uid = (manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL)
-    return uid if isinstance(uid, str) else None
 
 
 def _set_by_us(manifest: dict[str, Any]) -> tuple[Any, ...]:
     """The parts of a mirror that only we should change."""
     metadata = manifest["metadata"]
     return manifest.get("spec"), metadata.get("labels"), metadata.get("annotations")
-
-
-class RegisteredCluster:
-    """One WorkerCluster: its object, its connection if it has one, and its mirrors."""
-
-    def __init__(self, manifest: dict[str, Any], mirrors: ObjectCache) -> None:
-        self.manifest = manifest
-        self.mirrors = mirrors
-        self.connection: WorkerConnection | None = None
-        self.credentials: str | None = None
-        self.fault: KubeconfigError | None = KubeconfigError("Connecting", "not connected yet")
-        self.twin: str = ""
-        """What else is registered for the same cluster; empty where nothing is."""
-        self._view: Cluster | None = None
-
-    @property
-    def name(self) -> names.ClusterName:
-        """``metadata.name``."""
-        return names.ClusterName(self.manifest["metadata"]["name"])
-
-    @property
-    def expected_uid(self) -> str | None:
-        """The UID of the cluster's kube-system namespace as first recorded."""
-        uid = (self.manifest.get("status") or {}).get("clusterUID")
-        return uid if isinstance(uid, str) and uid else None
-
-    @property
-    def api(self) -> ApiServer:
-        """The client to use for the next request; only a connected cluster is ever asked."""
-        if self.connection is None:
-            raise LookupError(f"cluster {self.name} has no connection")
-        return self.connection.api
-
-    @property
-    def tried(self) -> bool:
-        """Whether the first try to connect has ended, well or not."""
-        if self.connection is None:
-            return self.fault is not None and self.fault.reason != "Connecting"
-        return self.connection.health.ready or self.connection.health.reason not in (
-            "Connecting",
-            "NotSynced",
-        )
-
-    def note_failure(self, reply: Reply) -> None:
-        """A request failed in a way that may be the cluster's."""
-        if self.connection is not None:
-            self.connection.note_failure(reply)
-
-    @property
-    def health(self) -> tuple[bool, str, str]:
-        """Ready, reason, message."""
-        if self.fault is not None:
-            return False, self.fault.reason, self.fault.message
-        if self.connection is None:
-            return False, "Connecting", "not connected yet"
-        if self.twin:
-            text = f"this is the same cluster as {self.twin} (the UID of kube-system says so); remove one of the two"
-            return False, "AlreadyRegistered", text
-        health = self.connection.health
-        return health.ready, health.reason.value, health.message
-
-    @property
-    def view(self) -> Cluster:
-        """As a decision sees it."""
-        if self._view is None:
-            spec = self.manifest.get("spec") or {}
-            ready, reason, message = self.health
-            uid = self.connection.cluster_uid if self.connection else self.expected_uid
-            self._view = Cluster(
-                name=self.name,
-                uid=uid or "",
-                ready=ready,
-                reason=reason,
-                message=message,
-                weight=spec.get("weight", 1),
-                unschedulable=bool(spec.get("unschedulable")),
-                labels=self.manifest["metadata"].get("labels") or {},
-                namespace_selector=spec.get("namespaceSelector"),
-            )
-        return self._view
-
-    def changed(self) -> None:
-        """Form the view anew at the next look."""
-        self._view = None
 
 
 class Fleet:
@@ -148,12 +56,10 @@ class Fleet:
         self._local_api = local_api
         self._settings = settings
         self._world = world
-        self._management = management
         self._secrets = secrets
         self.clusters: dict[names.ClusterName, RegisteredCluster] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._status_due: set[names.ClusterName] = set()
-        self._status_wake = asyncio.Event()
+        self.status = StatusPublisher(management, self.clusters)
         self._health_turned = asyncio.Event()
         secrets.on_change = self._secret_changed
 
@@ -310,8 +216,7 @@ class Fleet:
         self._health_turned.set()
         if not cluster.tried:
             return  # what was published before the start still says more than "connecting"
-        self._status_due.add(cluster.name)
-        self._status_wake.set()
+        self.status.due(cluster.name)
         metrics.CLUSTER_READY.labels(cluster.name).set(1 if cluster.health[0] else 0)
 
     def _find_twins(self) -> None:
@@ -333,51 +238,12 @@ class Fleet:
             if twin != cluster.twin:
                 cluster.twin = twin
                 cluster.changed()
-                self._status_due.add(cluster.name)
-                self._status_wake.set()
+                self.status.due(cluster.name)
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def publish(self) -> None:
-        """Write each WorkerCluster's status when it changed, for as long as the process runs."""
-        while True:
-            try:
-                async with asyncio.timeout(COUNT_INTERVAL):
-                    await self._status_wake.wait()
-            except TimeoutError:
-                self._status_due.update(
-                    cluster.name for cluster in self.clusters.values() if cluster.view.ready
-                )
-            self._status_wake.clear()
-            due, self._status_due = self._status_due, set()
-            for name in sorted(due):
-                cluster = self.clusters.get(name)
-                if cluster is not None and not await self._publish(cluster):
-                    self._status_due.add(name)
-            if self._status_due:
-                await asyncio.sleep(1.0)
-                self._status_wake.set()
-
-    async def _publish(self, cluster: RegisteredCluster) -> bool:
-        before = cluster.manifest.get("status") or {}
-        status = next_status(cluster, before)
-        if status == before:
-            return True
-        path = client.resource_path(
-            f"{names.API_GROUP}/{names.API_VERSION}", "workerclusters", name=cluster.name, sub="status"
-        )
-        body = {"metadata": {"uid": cluster.manifest["metadata"]["uid"]}, "status": status}
-        reply = await self._management.request("PATCH", path, body=body, content_type=client.MERGE_PATCH)
-        if reply.ok and reply.body is not None:
-            cluster.manifest = reply.body
-            return True
-        logger.warning(
-            "WorkerCluster status not written", extra={"cluster": cluster.name, "answer": str(reply)}
-        )
-        return reply.outcome in (Outcome.NOT_FOUND, Outcome.CONFLICT, Outcome.INVALID)
 
     async def stop(self) -> None:
         """Close every connection."""
@@ -385,31 +251,3 @@ class Fleet:
         await asyncio.gather(*stops)
         for task in list(self._tasks):
             task.cancel()
-
-
-def next_status(cluster: RegisteredCluster, before: dict[str, Any]) -> dict[str, Any]:
-    """The status of a WorkerCluster; lastTransitionTime moves only when Ready turns."""
-    ready, reason, message = cluster.health
-    status = dict(before)
-    conditions = {entry["type"]: dict(entry) for entry in before.get("conditions") or ()}
-    value = "True" if ready else "False"
-    old = conditions.get("Ready", {})
-    turned = old.get("status") != value
-    conditions["Ready"] = {
-        "type": "Ready",
-        "status": value,
-        "reason": reason,
-        "message": message[:1024],
-        "lastTransitionTime": timestamp(utc_now()) if turned else old.get("lastTransitionTime"),
-        "observedGeneration": cluster.manifest["metadata"].get("generation", 0),
-    }
-    status["conditions"] = list(conditions.values())
-    if cluster.connection is not None:
-        if cluster.connection.cluster_uid and ready:
-            status["clusterUID"] = cluster.connection.cluster_uid
-        if cluster.connection.server_version:
-            status["serverVersion"] = cluster.connection.server_version
-    if ready:
-        status["mirrors"] = len(cluster.mirrors)
-        status["activePods"] = sum((m.get("status") or {}).get("active") or 0 for m in cluster.mirrors)
-    return status

@@ -12,7 +12,8 @@ from dispatcher.clusters import jobs
 from dispatcher.clusters.client import ApiServer
 from dispatcher.clusters.reply import Outcome
 from dispatcher.core import names
-from dispatcher.operator.fleet import Fleet, RegisteredCluster
+from dispatcher.operator.fleet import Fleet
+from dispatcher.operator.registered import RegisteredCluster
 from dispatcher.operator.world import World
 
 logger = logging.getLogger(__name__)

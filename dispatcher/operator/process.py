@@ -180,7 +180,7 @@ class Dispatcher:
             for name, work in (
                 ("secrets", reflector.run()),
                 ("events", recorder.run()),
-                ("cluster status", fleet.publish()),
+                ("cluster status", fleet.status.run()),
                 ("orphans", orphans.run()),
             )
         ]

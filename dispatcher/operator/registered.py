@@ -1,0 +1,101 @@
+"""One registered worker cluster: its WorkerCluster object, its connection, and its mirrors."""
+
+from typing import Any
+
+from dispatcher.clusters.cache import ObjectCache
+from dispatcher.clusters.client import ApiServer
+from dispatcher.clusters.kubeconfig import KubeconfigError
+from dispatcher.clusters.reply import Reply
+from dispatcher.clusters.worker import WorkerConnection
+from dispatcher.core import names
+from dispatcher.core.observation import Cluster
+
+
+def job_uid_of(manifest: dict[str, Any]) -> str | None:
+    """The management Job's UID that a mirror carries."""
+    uid = (manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL)
+    return uid if isinstance(uid, str) else None
+
+
+class RegisteredCluster:
+    """One WorkerCluster: its object, its connection if it has one, and its mirrors."""
+
+    def __init__(self, manifest: dict[str, Any], mirrors: ObjectCache) -> None:
+        self.manifest = manifest
+        self.mirrors = mirrors
+        self.connection: WorkerConnection | None = None
+        self.credentials: str | None = None
+        self.fault: KubeconfigError | None = KubeconfigError("Connecting", "not connected yet")
+        self.twin: str = ""
+        """What else is registered for the same cluster; empty where nothing is."""
+        self._view: Cluster | None = None
+
+    @property
+    def name(self) -> names.ClusterName:
+        """``metadata.name``."""
+        return names.ClusterName(self.manifest["metadata"]["name"])
+
+    @property
+    def expected_uid(self) -> str | None:
+        """The UID of the cluster's kube-system namespace as first recorded."""
+        uid = (self.manifest.get("status") or {}).get("clusterUID")
+        return uid if isinstance(uid, str) and uid else None
+
+    @property
+    def api(self) -> ApiServer:
+        """The client to use for the next request; only a connected cluster is ever asked."""
+        if self.connection is None:
+            raise LookupError(f"cluster {self.name} has no connection")
+        return self.connection.api
+
+    @property
+    def tried(self) -> bool:
+        """Whether the first try to connect has ended, well or not."""
+        if self.connection is None:
+            return self.fault is not None and self.fault.reason != "Connecting"
+        return self.connection.health.ready or self.connection.health.reason not in (
+            "Connecting",
+            "NotSynced",
+        )
+
+    def note_failure(self, reply: Reply) -> None:
+        """A request failed in a way that may be the cluster's."""
+        if self.connection is not None:
+            self.connection.note_failure(reply)
+
+    @property
+    def health(self) -> tuple[bool, str, str]:
+        """Ready, reason, message."""
+        if self.fault is not None:
+            return False, self.fault.reason, self.fault.message
+        if self.connection is None:
+            return False, "Connecting", "not connected yet"
+        if self.twin:
+            text = f"this is the same cluster as {self.twin} (the UID of kube-system says so); remove one of the two"
+            return False, "AlreadyRegistered", text
+        health = self.connection.health
+        return health.ready, health.reason.value, health.message
+
+    @property
+    def view(self) -> Cluster:
+        """As a decision sees it."""
+        if self._view is None:
+            spec = self.manifest.get("spec") or {}
+            ready, reason, message = self.health
+            uid = self.connection.cluster_uid if self.connection else self.expected_uid
+            self._view = Cluster(
+                name=self.name,
+                uid=uid or "",
+                ready=ready,
+                reason=reason,
+                message=message,
+                weight=spec.get("weight", 1),
+                unschedulable=bool(spec.get("unschedulable")),
+                labels=self.manifest["metadata"].get("labels") or {},
+                namespace_selector=spec.get("namespaceSelector"),
+            )
+        return self._view
+
+    def changed(self) -> None:
+        """Form the view anew at the next look."""
+        self._view = None
