@@ -12,7 +12,7 @@ PY := .venv/bin/python
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: venv
 venv:
@@ -44,6 +44,14 @@ lab: setup ## Local control planes: make lab ARGS="up --workers 2" (or: down, st
 .PHONY: bench
 bench: setup ## Measure, print a table, write build/bench.json
 	@$(PY) -m hack.bench $(ARGS)
+
+.PHONY: conformance
+conformance: setup ## Every Job feature, dispatched and by the built-in controller: equal or documented
+	@$(PY) -m hack.conformance $(ARGS)
+
+.PHONY: simulate
+simulate: setup ## Random histories of crashes and faults against the invariants
+	@$(PY) -m hack.simulate $(ARGS)
 
 .PHONY: lock
 lock: venv ## Lock the development packages anew (ARGS=--upgrade for newer ones)

@@ -134,6 +134,8 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     problem: Problem | None = None
     for share in seen.lost:
         placement = placement.retire(share)
+    if job.completions is None and seen.progress.counts.succeeded:
+        placement = _without_unmade(seen, placement)
     if job.suspend:
         events += _suspend(observation, seen, draft)
     else:
@@ -166,6 +168,13 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
 
 def _live_mirrors(seen: _Seen) -> Mapping[int, Mirror]:
     return {share_id: mirror for share_id, mirror in seen.by_share.items() if not mirror.gone}
+
+
+def _without_unmade(seen: _Seen, placement: Placement) -> Placement:
+    """A work queue that winds down makes no more mirrors; what was never made is not waited for."""
+    return placement.with_shares(
+        share for share in placement.shares if share.mirror_uid or share.id in seen.by_share
+    )
 
 
 def _wind_down(observation: Observation, seen: _Seen) -> list[Action]:

@@ -48,7 +48,7 @@ async def _patiently(ask: Any, what: str) -> Reply:
     pause = 0.2
     while True:
         reply: Reply = await ask()
-        if reply.outcome in (Outcome.OK, Outcome.NOT_FOUND, Outcome.INVALID):
+        if reply.outcome in (Outcome.OK, Outcome.NOT_FOUND, Outcome.INVALID) or reply.reason == "NotServed":
             return reply
         logger.warning("waiting for the management cluster", extra={"request": what, "answer": str(reply)})
         await asyncio.sleep(pause)
