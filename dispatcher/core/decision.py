@@ -135,7 +135,7 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     for share in seen.lost:
         placement = placement.retire(share)
     if job.completions is None and seen.progress.counts.succeeded:
-        placement = _without_unmade(seen, placement)
+        placement = _without_unmade(observation, seen, placement)
     if job.suspend:
         events += _suspend(observation, seen, draft)
     else:
@@ -170,11 +170,18 @@ def _live_mirrors(seen: _Seen) -> Mapping[int, Mirror]:
     return {share_id: mirror for share_id, mirror in seen.by_share.items() if not mirror.gone}
 
 
-def _without_unmade(seen: _Seen, placement: Placement) -> Placement:
-    """A work queue that winds down makes no more mirrors; what was never made is not waited for."""
-    return placement.with_shares(
-        share for share in placement.shares if share.mirror_uid or share.id in seen.by_share
-    )
+def _without_unmade(observation: Observation, seen: _Seen, placement: Placement) -> Placement:
+    """A work queue that winds down makes no more mirrors; one that was surely never made is not waited for."""
+
+    def may_exist(share: Share) -> bool:
+        return (
+            bool(share.mirror_uid)
+            or share.id in seen.by_share
+            or (share.cluster, share.mirror) in observation.in_flight
+            or not observation.is_ready(share.cluster, share.cluster_uid)
+        )
+
+    return placement.with_shares(share for share in placement.shares if may_exist(share))
 
 
 def _wind_down(observation: Observation, seen: _Seen) -> list[Action]:
@@ -318,12 +325,16 @@ def _end(observation: Observation, seen: _Seen, outcome: Verdict) -> Decision:
         draft.start()
     new = draft.decide(outcome)
     draft.count(seen.progress)
+    strays = _reachable_strays(observation, seen)
     ended = all(
         mirror.finished or mirror.gone or (mirror.suspend and mirror.still and not mirror.seeded)
-        for mirror in seen.by_share.values()
+        for mirror in (*seen.by_share.values(), *strays)
     )
     unseen = any(
-        share.mirror_uid and share.id not in seen.by_share and share.state is ShareState.ACTIVE
+        share.id not in seen.by_share
+        and share.state is ShareState.ACTIVE
+        # A POST under way may just be making it.
+        and (share.mirror_uid or (share.cluster, share.mirror) in observation.in_flight)
         for share in seen.placement.shares
         if share not in seen.lost
     )
@@ -339,10 +350,17 @@ def _end(observation: Observation, seen: _Seen, outcome: Verdict) -> Decision:
         share.id for share in seen.placement.shares if observation.is_ready(share.cluster, share.cluster_uid)
     }
     running = [mirror for share_id, mirror in seen.by_share.items() if share_id in ready]
-    actions: list[Action] = stopping.carry_out(outcome, running, observation)
+    actions: list[Action] = stopping.carry_out(outcome, (*running, *strays), observation)
     if write is not None:
         actions.append(write)
     return Decision(tuple(actions))
+
+
+def _reachable_strays(observation: Observation, seen: _Seen) -> list[Mirror]:
+    """Mirrors of the Job that no share holds any more (cut off, unknown): they end with it."""
+    known = {mirror.uid for mirror in seen.by_share.values()}
+    ready = {cluster.name for cluster in observation.clusters.values() if cluster.ready}
+    return [m for m in observation.mirrors if m.uid not in known and m.cluster in ready and not m.gone]
 
 
 def _settle(seen: _Seen, draft: StatusDraft, job: Job) -> None:

@@ -37,12 +37,16 @@ def backoff_limit(job: Job, share: Share, progress: Progress) -> int:
     return max(0, job.backoff_limit - (progress.counts.failed - share.counts.failed))
 
 
-def seed(job: Job, share: Share, progress: Progress) -> IndexSet:
-    """The indexes that a share's mirror must not run: other shares' and those already decided."""
-    if share.interval is None or job.completions is None:
+def seed(completions: int | None, share: Share, progress: Progress) -> IndexSet:
+    """The indexes that a share's mirror must not run: other shares' and those already decided.
+
+    ``completions`` are the mirror's: an elastic Job may have other ones by now, and the API server
+    refuses an index that is not below the mirror's own.
+    """
+    if share.interval is None or completions is None:
         return IndexSet()
-    everything = IndexSet.interval(0, job.completions - 1)
-    return (everything - share.indexes) | progress.completed | progress.failed_indexes
+    everything = IndexSet.interval(0, completions - 1)
+    return (everything - share.indexes) | (everything & (progress.completed | progress.failed_indexes))
 
 
 def create(observation: Observation, share: Share, progress: Progress) -> CreateMirror:
@@ -54,7 +58,7 @@ def create(observation: Observation, share: Share, progress: Progress) -> Create
         origin=observation.rules.origin,
         now=observation.now,
         backoff_limit=backoff_limit(job, share, progress),
-        seeded=len(seed(job, share, progress)) == 0,
+        seeded=len(seed(job.completions, share, progress)) == 0,
     )
     return CreateMirror(share.cluster, share.mirror, body)
 
@@ -104,7 +108,7 @@ def steer(
         if mirror.finished or mirror.deleting or mirror.gone:
             continue
         if not mirror.seeded:
-            actions.append(plant_seed(mirror, seed(job, share, progress)))
+            actions.append(plant_seed(mirror, seed(mirror.spec.get("completions"), share, progress)))
             continue
         patch = difference(observation, share, mirror, progress)
         if patch is None:

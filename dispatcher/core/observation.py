@@ -67,10 +67,10 @@ class Rules:
 class Observation:
     """The world as far as one Job is concerned, at ``now`` (UTC).
 
-    ``mirrors`` are all Jobs on workers with our origin and this Job's UID; ``attempts`` are keyed by
-    cluster and mirror name, and so are ``edited``: mirrors whose spec, labels or annotations somebody
-    else has changed. ``settled`` is False right after a start, while some cluster has neither
-    answered nor been given up on: a new Job waits for that.
+    ``mirrors`` are all Jobs on workers with our origin and this Job's UID. Keyed by cluster and mirror
+    name are ``attempts``, ``edited`` (mirrors whose spec, labels or annotations somebody else has
+    changed) and ``in_flight`` (mirrors that a write is under way for). ``settled`` is False right after
+    a start, while some cluster has neither answered nor been given up on: a new Job waits for that.
     """
 
     job: Job
@@ -80,6 +80,7 @@ class Observation:
     clusters: Mapping[names.ClusterName, Cluster] = field(default_factory=dict)
     attempts: Mapping[tuple[names.ClusterName, str], Attempt] = field(default_factory=dict)
     edited: frozenset[tuple[names.ClusterName, str]] = frozenset()
+    in_flight: frozenset[tuple[names.ClusterName, str]] = frozenset()
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     settled: bool = True
 

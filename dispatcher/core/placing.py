@@ -129,7 +129,8 @@ def place_outstanding(
         return no_cluster(observation)
     allowed = {cluster.name for cluster in clusters}
     if homes and all(home.cluster in allowed for home in homes):
-        return Placed(_stay(observation, placement, homes, indexes=indexes, amount=amount))
+        stayed = _stay(observation, placement, homes, indexes=indexes, amount=amount)
+        return place_outstanding(observation, stayed, progress, ())
     order = [cluster.name for cluster in clusters]
     preferences = _left_of(wish(job).preferences, placement, order)
     if job.spec["template"].get("spec", {}).get("subdomain"):
@@ -238,16 +239,20 @@ def move_parallelism(job: Job, placement: Placement, progress: Progress) -> Plac
     live = placement.active
     if not live or (job.completions is None and progress.counts.succeeded):
         return placement
-    idle = sum(share.parallelism for share in live if share.remaining == 0)
+    left = job.parallelism
+    idle: dict[int, int] = {}
+    for share in live:
+        if share.remaining == 0:  # about to finish: keeps what it has, unless the Job has less
+            idle[share.id] = min(share.parallelism, left)
+            left -= idle[share.id]
     working = [
         division.LiveShare(share.id, share.cluster, share.parallelism, share.remaining)
         for share in live
         if share.remaining != 0
     ]
-    total = max(0, job.parallelism - idle)
-    if not working or sum(share.parallelism for share in working) == total:
-        return placement
-    spread = division.spread_parallelism(total, working, key=job.key, preferences=wish(job).preferences)
+    spread = dict(idle)
+    if working and sum(share.parallelism for share in working) != left:
+        spread |= division.spread_parallelism(left, working, key=job.key, preferences=wish(job).preferences)
     return placement.with_shares(
         replace(share, parallelism=spread.get(share.id, share.parallelism)) for share in placement.shares
     )

@@ -103,8 +103,12 @@ def measure(job: Job, placement: Placement, by_share: Mapping[int, Mirror]) -> P
         failed_indexes = failed_indexes | (mirrors.failed_indexes(mirror) & share.indexes)
     completed = completed & everything
     failed_indexes = (failed_indexes & everything) - completed
+    succeeded = len(completed)
+    if job.completions != job.parallelism:
+        # Only an elastic edit may lower what was published, and the server takes it only just after one.
+        succeeded = max(succeeded, job.count("succeeded"))
     return Progress(
-        replace(total, succeeded=len(completed), failed=max(total.failed, job.count("failed"))),
+        replace(total, succeeded=succeeded, failed=max(total.failed, job.count("failed"))),
         completed,
         failed_indexes,
     )

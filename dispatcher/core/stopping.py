@@ -120,7 +120,10 @@ def finished_job(observation: Observation) -> Decision:
             continue
         if mirror.is_true("SuccessCriteriaMet") or mirror.is_true("FailureTarget"):
             continue
-        actions.append(end_mirror(mirror, verdict, observation))
+        if "startTime" in mirror.status or mirror.status.get("active"):
+            actions.append(end_mirror(mirror, verdict, observation))
+        else:  # made by a POST that came late
+            actions.append(_delete(mirror))
     return Decision(tuple(actions))
 
 

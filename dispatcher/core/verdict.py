@@ -122,6 +122,8 @@ def _success(job: Job, placement: Placement, progress: Progress) -> Verdict | No
     if job.completions is None:
         ended = all(share.state is ShareState.FINISHED for share in placement.shares)
         reached = progress.counts.succeeded > 0 and ended
+    elif job.indexed:
+        reached = len(progress.completed) >= job.completions
     else:
         reached = progress.counts.succeeded >= job.completions
     return _named(COMPLETIONS_REACHED, succeeded=True) if reached else None

@@ -87,6 +87,7 @@ class Executor:
         self._gate = gate
         self._crash = crash_point or CrashPoint(None)
         self._busy: dict[tuple[Key, names.ClusterName, str], asyncio.Task[None]] = {}
+        world.in_flight = self.in_flight
         self._refused: dict[tuple[Key, names.ClusterName, str], int] = {}
 
     async def carry_out(self, key: Key, job: dict[str, Any], decision: Decision) -> bool:
@@ -110,6 +111,10 @@ class Executor:
     def busy(self, key: Key) -> bool:
         """Whether a write for a mirror of this Job is under way."""
         return any(running == key for running, _cluster, _name in self._busy)
+
+    def in_flight(self, key: Key) -> frozenset[tuple[names.ClusterName, str]]:
+        """The mirrors of this Job that a write is under way for."""
+        return frozenset((cluster, name) for running, cluster, name in self._busy if running == key)
 
     def writing(self, key: Key, cluster: names.ClusterName, mirror: str) -> bool:
         """Whether a write for this mirror is under way, so that a change of it may be ours."""
@@ -215,7 +220,9 @@ class Executor:
                 worker.mirrors.gone(key[0], action.name, action.uid)
             return
         if isinstance(action, CreateMirror):
-            if reply.outcome is Outcome.ALREADY_EXISTS:
+            if reply.outcome in (Outcome.ALREADY_EXISTS, Outcome.UNREACHABLE, Outcome.SERVER_ERROR):
+                if reply.outcome is not Outcome.ALREADY_EXISTS:
+                    worker.note_failure(reply)
                 await self._meet(key, action, worker)
                 return
         elif reply.outcome is Outcome.NOT_FOUND:
@@ -250,7 +257,9 @@ class Executor:
         )
 
     async def _meet(self, key: Key, action: CreateMirror, worker: MirrorWorker) -> None:
-        """The name is taken: by our own mirror (an earlier POST, adopted) or by somebody else's Job."""
+        """See what has the name: our own mirror (an earlier POST, or one whose answer was lost; adopted),
+        somebody else's Job, or nothing.
+        """
         reply = await requests.get_job(worker.api, key[0], action.name)
         if reply.ok and reply.body is not None:
             wanted = action.manifest["metadata"]["labels"]
@@ -264,8 +273,9 @@ class Executor:
                 self._world.attempt(key, action.cluster, action.name, None)
                 return
             self._refuse(key, action, Refusal.NAME_TAKEN, reply)
-        elif reply.outcome is not Outcome.NOT_FOUND:
-            worker.note_failure(reply)
+        else:
+            if reply.outcome is not Outcome.NOT_FOUND:
+                worker.note_failure(reply)
             self._refuse(key, action, Refusal.UNREACHABLE, reply)
 
     async def _reread(self, key: Key, action: PatchMirror | DeleteMirror, worker: MirrorWorker) -> None:

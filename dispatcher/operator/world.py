@@ -45,6 +45,8 @@ class World:
         self.workers: dict[names.ClusterName, Worker] = {}
         self.namespace_labels: dict[str, Mapping[str, str]] = {}
         self.settled = False
+        self.in_flight: Callable[[Key], frozenset[tuple[names.ClusterName, str]]] = lambda _key: frozenset()
+        """The mirrors of a Job that a write is under way for (set by the executor)."""
         self._keys: dict[str, Key] = {}
         self._ghosts: dict[str, dict[tuple[names.ClusterName, str], Mirror]] = defaultdict(dict)
         self._edited: dict[Key, set[tuple[names.ClusterName, str]]] = defaultdict(set)
@@ -155,6 +157,7 @@ class World:
             clusters=self.clusters(),
             attempts=self.attempts((job.namespace, job.name)),
             edited=frozenset(self._edited.get((job.namespace, job.name), ())),
+            in_flight=self.in_flight((job.namespace, job.name)),
             namespace_labels=self.namespace_labels.get(job.namespace, {}),
             settled=self.settled,
         )

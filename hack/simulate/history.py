@@ -605,7 +605,7 @@ class History:
             raise Broken(f"BackoffLimitExceeded with {job.count('failed')} failures")
         if job.indexed:
             completed = IndexSet.parse(job.status.get("completedIndexes"))
-            if len(completed) != job.count("succeeded"):
+            if len(completed) != job.count("succeeded") and not self.elastic_edit:
                 raise Broken("succeeded is not the number of completedIndexes")
         elif not self.deleted_mirrors and not self.tampered:
             for field_ in ("succeeded", "failed"):
