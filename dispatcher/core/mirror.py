@@ -107,17 +107,24 @@ def failed_indexes(mirror: Mirror) -> IndexSet:
         return IndexSet()
 
 
+def _uncounted(mirror: Mirror, outcome: str) -> int:
+    """Pods that had ended but were not yet in the counters when the mirror went; nobody else counts them."""
+    if not mirror.gone:
+        return 0
+    return len((mirror.status.get("uncountedTerminatedPods") or {}).get(outcome) or ())
+
+
 def local_counts(mirror: Mirror, share: Share) -> Counts:
     """What the mirror's own pods did: for Indexed, the seed is taken out by the share's interval."""
     status = mirror.status
     if share.interval is None:
-        succeeded = int(status.get("succeeded") or 0)
+        succeeded = int(status.get("succeeded") or 0) + _uncounted(mirror, "succeeded")
     else:
         succeeded = len(completed_indexes(mirror) & share.indexes) if mirror.seeded else 0
     active = 0 if mirror.gone else int(status.get("active") or 0)
     return Counts(
         succeeded=succeeded,
-        failed=int(status.get("failed") or 0),
+        failed=int(status.get("failed") or 0) + _uncounted(mirror, "failed"),
         active=active,
         ready=0 if mirror.gone else min(active, int(status.get("ready") or 0)),
         terminating=0 if mirror.gone else int(status.get("terminating") or 0),

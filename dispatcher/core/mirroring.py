@@ -21,7 +21,7 @@ from dispatcher.core.actions import (
 )
 from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Job
-from dispatcher.core.mirror import Mirror
+from dispatcher.core.mirror import Mirror, completed_indexes
 from dispatcher.core.observation import Observation, Refusal
 from dispatcher.core.placement import Placement, Share, share_record
 from dispatcher.core.progress import Progress
@@ -141,10 +141,12 @@ def difference(
     metadata = _metadata_difference(job, mirror)
     annotations: dict[str, Any] = metadata.get("annotations", {})
     wanted: dict[str, Any] = {
-        "parallelism": share.parallelism,
-        "backoffLimit": backoff_limit(job, share, progress),
+        "parallelism": _parallelism(share, mirror),
         "suspend": job.suspend or _held_by_queue(mirror),
     }
+    if not (mirror.suspend and job.suspend):
+        # A suspended Job that exceeds its limit cannot be ended by its controller: it has no startTime.
+        wanted["backoffLimit"] = backoff_limit(job, share, progress)
     for field in ("maxFailedIndexes", "podReplacementPolicy"):
         if field in job.spec:
             wanted[field] = job.spec[field]
@@ -171,6 +173,16 @@ def difference(
     if not spec and not metadata:
         return None
     return {"metadata": {"uid": mirror.uid, **metadata}, "spec": spec}
+
+
+def _parallelism(share: Share, mirror: Mirror) -> int:
+    """The share's; but while a shrunk mirror's controller has not yet dropped the indexes above, what
+    it was shrunk to: ``succeeded`` may fall only while parallelism equals completions.
+    """
+    completions = int(mirror.spec.get("completions") or 0)
+    if share.interval is not None and completed_indexes(mirror) - IndexSet.interval(0, completions - 1):
+        return completions
+    return share.parallelism
 
 
 def _held_by_queue(mirror: Mirror) -> bool:

@@ -56,6 +56,8 @@ def recover(observation: Observation) -> Recovered:
     if not was_dispatched(job) and not observation.mirrors:
         return Recovered(None)
     unseen = tuple(sorted(c.name for c in observation.clusters.values() if not c.ready))
+    if observation.in_flight:
+        return Recovered(None, waits_for=tuple(sorted({cluster for cluster, _name in observation.in_flight})))
     if unseen or not observation.settled:
         return Recovered(None, waits_for=unseen or ("the clusters' first answers",))
     event = Event(

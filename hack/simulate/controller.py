@@ -169,7 +169,8 @@ class JobController:
             limit = spec.get("backoffLimitPerIndex")
             if limit is not None:
                 tries = self.per_index.get(uid, {})
-                status["failedIndexes"] = IndexSet.of(i for i, n in tries.items() if n > limit).format()
+                failing = (i for i, n in tries.items() if n > limit and i < spec["completions"])
+                status["failedIndexes"] = IndexSet.of(failing).format()
         if succeeded or failed:
             status["uncountedTerminatedPods"] = {"succeeded": succeeded, "failed": failed}
 
