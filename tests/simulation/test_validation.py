@@ -70,7 +70,7 @@ async def test_the_model_agrees_with_a_real_api_server(lab: Lab) -> None:
         rng = random.Random(walk)
         spec = SHAPES[walk % len(SHAPES)]
         container = {"name": "c", "image": "example.com/none"}
-        manifest = {
+        manifest: dict[str, Any] = {
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {"name": f"validation-{uuid.uuid4().hex[:8]}", "namespace": "default"},
