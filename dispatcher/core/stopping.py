@@ -178,12 +178,15 @@ def _unseen(observation: Observation) -> list[str]:
         placement = None
     if placement is None or placement.job_uid != job.uid:
         return [cluster.name for cluster in observation.clusters.values() if not cluster.ready]
-    return [
+    held = {
         share.cluster
         for share in placement.shares
         if share.cluster in observation.clusters
         and not observation.is_ready(share.cluster, share.cluster_uid)
-    ]
+    }
+    # A share that was cut off may have left its mirror where nothing could be deleted.
+    away = {cluster.name for cluster in observation.clusters.values() if not cluster.ready}
+    return sorted(held | (away & {names.ClusterName(name) for name in placement.retired}))
 
 
 def without_finalizer(job: Job) -> dict[str, Any]:

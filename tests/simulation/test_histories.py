@@ -9,7 +9,7 @@ from hack.simulate.__main__ import run
 from hack.simulate.history import STEPS, shrink
 from hack.simulate.validation import status_faults
 
-HISTORIES = 100
+HISTORIES = 10_000
 
 
 def test_random_histories_hold_the_invariants() -> None:
