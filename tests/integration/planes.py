@@ -10,6 +10,10 @@ from dispatcher.clusters.client import ApiServer
 from dispatcher.core import names
 
 WAIT_SECONDS = 60.0
+MANAGED_BY = "jobdispatcher.io/integration"
+"""The value of the dispatcher that most tests share."""
+NEVER_ENDS = [{"exit": None}]
+"""A script: pods that run until they are deleted."""
 
 
 class Planes:
@@ -32,6 +36,15 @@ class Planes:
         found = await jobs.get_job(self.management, self.namespace, name)
         if found.ok and found.body is not None:
             await jobs.delete_job(self.management, self.namespace, name, found.body["metadata"]["uid"])
+
+    async def delete_all(self) -> None:
+        """Delete the namespace's management Jobs, and wait until they are gone."""
+        listed = await jobs.list_jobs(self.management, self.namespace)
+        left = [item["metadata"]["name"] for item in (listed.body or {}).get("items", ())]
+        for name in left:
+            await self.delete(name)
+        for name in left:
+            await self.job_when(name, lambda job: job is None)
 
     async def job_when(
         self,
@@ -60,6 +73,41 @@ class Planes:
         replies = [await jobs.list_jobs(api, label_selector=selector) for api in self.workers]
         return [item for reply in replies for item in (reply.body or {})["items"]]
 
+    async def pods(self, api: ApiServer) -> list[dict[str, Any]]:
+        """The pods that one plane has in the namespace."""
+        reply = await api.get(f"/api/v1/namespaces/{self.namespace}/pods")
+        assert reply.body is not None, reply
+        items: list[dict[str, Any]] = reply.body["items"]
+        return items
+
+    async def pods_when(self, condition: Callable[[list[dict[str, Any]]], bool]) -> None:
+        """Wait until all workers' pods in the namespace, together, meet a condition."""
+        found: list[dict[str, Any]] = []
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while True:
+                    found = [pod for api in self.workers for pod in await self.pods(api)]
+                    if condition(found):
+                        return
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            seen = [(pod["metadata"]["name"], pod["status"].get("phase")) for pod in found]
+            raise AssertionError(f"the pods did not get there; last seen: {seen}") from None
+
+    async def patch(self, name: str, patch: dict[str, Any], *, on: ApiServer | None = None) -> None:
+        """Merge-patch a Job, on the management plane unless said otherwise."""
+        reply = await jobs.patch_job(on or self.management, self.namespace, name, patch)
+        assert reply.ok, reply
+
+    async def refused_when_created(self, api: ApiServer) -> None:
+        """Wait until a plane refuses Jobs in the namespace: quotas and policies take a moment to be in force."""
+        probe = make_job("probe", managed_by=None, namespace=self.namespace)
+        async with asyncio.timeout(WAIT_SECONDS):
+            while True:
+                if not (await jobs.create_job(api, self.namespace, probe, dry_run=True)).ok:
+                    return
+                await asyncio.sleep(0.05)
+
     async def event_when(self, name: str, reason: str) -> None:
         """Wait until an Event with this reason is on the Job."""
         async with asyncio.timeout(WAIT_SECONDS):
@@ -87,6 +135,23 @@ def make_job(
         "metadata": {"name": name, "namespace": namespace},
         "spec": {"template": template, **spec},
     }
+
+
+def count(job: dict[str, Any] | None, field: str) -> int:
+    """One counter of the Job's status; 0 where it is absent."""
+    return int(((job or {}).get("status") or {}).get(field) or 0)
+
+
+def summary(job: dict[str, Any]) -> dict[str, Any]:
+    """Counts and conditions, without times and without what only a dispatched Job has."""
+    status = job["status"]
+    counts = {key: value for key, value in status.items() if isinstance(value, int)}
+    conditions = {
+        (entry["type"], entry["status"], entry.get("reason"), entry.get("message"))
+        for entry in status.get("conditions", ())
+        if entry["type"] not in (names.DISPATCHED, names.FULLY_PLACED)
+    }
+    return {"counts": counts, "conditions": conditions, "keys": set(status) - {"conditions"}}
 
 
 def condition(job: dict[str, Any] | None, kind: str) -> dict[str, Any] | None:

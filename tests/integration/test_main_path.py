@@ -1,9 +1,7 @@
 """The main path and what may go wrong on it, on real planes: split, hybrid, never run twice, bad input."""
 
-import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,45 +9,23 @@ import pytest
 import yaml
 
 from dispatcher.clusters import jobs
-from dispatcher.clusters.client import ApiServer
-from dispatcher.clusters.kubeconfig import load_kubeconfig_file
 from dispatcher.core import names
-from hack.lab import Lab
-from hack.running.controller import Controller
-from tests.integration.planes import Planes, condition, has_reason, is_complete, is_dispatched, make_job
+from tests.integration.planes import (
+    MANAGED_BY,
+    NEVER_ENDS,
+    Planes,
+    condition,
+    has_reason,
+    is_complete,
+    is_dispatched,
+    make_job,
+    summary,
+)
 
 pytestmark = pytest.mark.lab
 
-MANAGED_BY = "jobdispatcher.io/main-path"
-NEVER_ENDS = [{"exit": None}]
 MANIFESTS = Path(__file__).parents[1] / "jobs"
-FIXED_COMPLETIONS = ["pi", "fixed-completions", "pi-with-deadline"]
-
-
-@pytest.fixture(scope="module")
-def controller(lab: Lab) -> Any:
-    running = Controller.start(lab, managed_by=MANAGED_BY)
-    yield running
-    running.stop()
-
-
-@pytest.fixture
-async def planes(lab: Lab, controller: Controller) -> AsyncIterator[Planes]:
-    """A namespace of the test's own on all planes; its Jobs are deleted at the end, while we still run."""
-    clients = [ApiServer(await load_kubeconfig_file(plane.kubeconfig)) for plane in lab.planes]
-    namespace = f"main-{uuid.uuid4().hex[:8]}"
-    for client in clients:
-        assert (await jobs.create_namespace(client, {"metadata": {"name": namespace}})).ok
-    planes = Planes(clients[0], clients[1:], namespace=namespace)
-    yield planes
-    listed = await jobs.list_jobs(planes.management, namespace)
-    for item in (listed.body or {}).get("items", ()):
-        await planes.delete(item["metadata"]["name"])
-    for item in (listed.body or {}).get("items", ()):
-        await planes.job_when(item["metadata"]["name"], lambda job: job is None)
-    assert "job_dispatcher_status_writes_rejected_total{" not in await asyncio.to_thread(controller.metrics)
-    for client in clients:
-        await client.close()
+FIXED_COMPLETIONS = ["pi", "fixed-completions", "pi-with-deadline", "pi-with-ttl", "coarse-work-queue"]
 
 
 def ours(planes: Planes, name: str, **spec: Any) -> dict[str, Any]:
@@ -107,18 +83,6 @@ async def test_the_documentations_jobs_end_as_their_twins(planes: Planes, name: 
     ended = await planes.job_when(manifest["metadata"]["name"], is_complete)
     expected = await planes.job_when("twin", is_complete)
     assert summary(ended) == summary(expected)
-
-
-def summary(job: dict[str, Any]) -> dict[str, Any]:
-    """Counts and conditions, without times and without what only a dispatched Job has."""
-    status = job["status"]
-    counts = {key: value for key, value in status.items() if isinstance(value, int)}
-    conditions = {
-        (entry["type"], entry["status"], entry.get("reason"), entry.get("message"))
-        for entry in status["conditions"]
-        if entry["type"] not in (names.DISPATCHED, names.FULLY_PLACED)
-    }
-    return {"counts": counts, "conditions": conditions, "keys": set(status)}
 
 
 async def test_a_failure_everywhere_is_one_backoff_limit(planes: Planes) -> None:
@@ -230,6 +194,7 @@ async def test_a_worker_that_refuses_the_mirror_is_told(planes: Planes) -> None:
     path = f"/api/v1/namespaces/{planes.namespace}/resourcequotas"
     api = planes.workers[0]
     assert (await api.request("POST", path, body=quota)).ok
+    await planes.refused_when_created(api)
     await planes.create(ours(planes, "refused", parallelism=3, completions=3))
     told = await planes.job_when("refused", has_reason(names.DISPATCHED, "MirrorForbidden"))
     assert "quota" in (condition(told, names.DISPATCHED) or {})["message"]

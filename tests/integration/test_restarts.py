@@ -110,6 +110,8 @@ async def crash_at(lab: Lab, planes: Planes, number: int, moment: str) -> bool:
         for api in planes.workers:
             left = await jobs.get_job(api, NAMESPACE, name)
             assert not left.ok, "no orphan is left"
+        rejected = "job_dispatcher_status_writes_rejected_total{"
+        assert rejected not in await asyncio.to_thread(controller.metrics)
         return True
     finally:
         await asyncio.to_thread(controller.stop)
