@@ -7,36 +7,19 @@ accepted before any mirror is touched because of it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import replace
 from typing import Any
 
-from dispatcher.core import mirroring, names, placing, recovery, stopping, verdict
+from dispatcher.core import dispatched, mirroring, names, placing, recovery, sight, stopping, verdict
 from dispatcher.core.actions import Action, Decision, Event, WriteJob
 from dispatcher.core.job import Job
 from dispatcher.core.mirror import Mirror
-from dispatcher.core.observation import Attempt, Observation, Refusal
+from dispatcher.core.observation import Observation
 from dispatcher.core.placement import Counts, Placement, Share, ShareState, format_placement
 from dispatcher.core.placing import Problem
-from dispatcher.core.progress import Progress, measure, observe_share, share_mirrors
+from dispatcher.core.sight import Seen
 from dispatcher.core.status import StatusDraft, seconds_until
 from dispatcher.core.verdict import Verdict
-
-FIRST_REPORT = timedelta(seconds=3)
-"""So long a new placement's Dispatched condition waits for the mirrors' first report, to be written
-together with it."""
-LISTED_CLUSTERS = 10
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A placed Job with its mirrors' state taken over."""
-
-    persisted: Placement
-    placement: Placement
-    by_share: Mapping[int, Mirror]
-    progress: Progress
-    lost: tuple[Share, ...]
 
 
 def decide(observation: Observation) -> Decision:
@@ -48,7 +31,7 @@ def decide(observation: Observation) -> Decision:
         return stopping.finished_job(observation)
     recovered = recovery.recover(observation)
     if recovered.waits_for:
-        names_ = ", ".join(recovered.waits_for[:LISTED_CLUSTERS])
+        names_ = ", ".join(recovered.waits_for[: dispatched.LISTED_CLUSTERS])
         problem = Problem(
             "PlacementLost",
             f"The placement annotation is gone; it is rebuilt once every cluster is seen (waiting for {names_})",
@@ -60,28 +43,10 @@ def decide(observation: Observation) -> Decision:
     return _continue(observation, recovered.placement)
 
 
-def _see(observation: Observation, persisted: Placement) -> _Seen:
-    by_share = share_mirrors(persisted, observation.mirrors)
-    placement = persisted.with_shares(
-        observe_share(share, by_share.get(share.id)) for share in persisted.shares
-    )
-    progress = measure(observation.job, placement, by_share)
-    lost = tuple(share for share in placement.active if _is_gone(observation, share, by_share))
-    return _Seen(persisted, placement, by_share, progress, lost)
-
-
-def _is_gone(observation: Observation, share: Share, by_share: Mapping[int, Mirror]) -> bool:
-    """A live share's mirror was there and is deleted; seen by its last state, or by its absence."""
-    mirror = by_share.get(share.id)
-    if mirror is not None:
-        return mirror.gone
-    return bool(share.mirror_uid) and observation.is_ready(share.cluster, share.cluster_uid)
-
-
 def _begin(observation: Observation, placement: Placement, events: tuple[Event, ...]) -> Decision:
     """A Job without a (trustworthy) placement: claim and place it, or say why not."""
     job = observation.job
-    seen = _see(observation, placement)
+    seen = sight.see(observation, placement)
     draft = StatusDraft(job, observation.now)
     if job.completions == 0 and not placement.shares:
         if not job.suspend and job.start_time is None:
@@ -107,7 +72,7 @@ def _begin(observation: Observation, placement: Placement, events: tuple[Event, 
     if isinstance(placed, Problem):
         return _refuse(observation, placed)
     placement = placing.move_parallelism(job, placed.placement, seen.progress)
-    events = (*events, *_tell_waiting(draft, placed.waiting))
+    events = (*events, *dispatched.tell_waiting(draft, placed.waiting))
     events = (*events, *_resume(job, draft))
     if "startTime" not in draft.fields:
         draft.start()
@@ -121,7 +86,7 @@ def _begin(observation: Observation, placement: Placement, events: tuple[Event, 
 def _continue(observation: Observation, persisted: Placement) -> Decision:
     """A placed Job: take over what happened, judge it, move work, and bring the mirrors in line."""
     job = observation.job
-    seen = _see(observation, persisted)
+    seen = sight.see(observation, persisted)
     outcome = verdict.judge(
         job, seen.placement, seen.progress, mirrors=_live_mirrors(seen), now=observation.now
     )
@@ -141,16 +106,16 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     else:
         events += _resume(job, draft)
         placement = placing.cut_to_completions(job, placement, seen.progress)
-        problem = _name_taken(observation, placement)
+        problem = dispatched.name_taken(observation, placement)
         placement = placing.rename_taken(observation, placement)
         placed = placing.place_outstanding(observation, placement, seen.progress, seen.lost)
         if isinstance(placed, Problem):
             problem = placed
         else:
             placement = placed.placement
-            events += _tell_waiting(draft, placed.waiting)
+            events += dispatched.tell_waiting(draft, placed.waiting)
         placement = placing.move_parallelism(job, placement, seen.progress)
-    told = _tell_dispatched(observation, seen, placement, draft, problem)
+    told = dispatched.tell_dispatched(observation, seen, placement, draft, problem)
     events += told.events
     decided = placement.structure() != persisted.structure() or told.turned or bool(events)
     write = _draft_write(observation, draft, placement, tuple(events))
@@ -166,11 +131,11 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     return Decision(tuple(actions), _look_again(observation, told.postponed))
 
 
-def _live_mirrors(seen: _Seen) -> Mapping[int, Mirror]:
+def _live_mirrors(seen: Seen) -> Mapping[int, Mirror]:
     return {share_id: mirror for share_id, mirror in seen.by_share.items() if not mirror.gone}
 
 
-def _without_unmade(observation: Observation, seen: _Seen, placement: Placement) -> Placement:
+def _without_unmade(observation: Observation, seen: Seen, placement: Placement) -> Placement:
     """A work queue that winds down makes no more mirrors; one that was surely never made is not waited for."""
 
     def may_exist(share: Share) -> bool:
@@ -184,7 +149,7 @@ def _without_unmade(observation: Observation, seen: _Seen, placement: Placement)
     return placement.with_shares(share for share in placement.shares if may_exist(share))
 
 
-def _wind_down(observation: Observation, seen: _Seen) -> list[Action]:
+def _wind_down(observation: Observation, seen: Seen) -> list[Action]:
     actions: list[Action] = []
     for share in seen.placement.active:
         mirror = seen.by_share.get(share.id)
@@ -198,7 +163,7 @@ def _wind_down(observation: Observation, seen: _Seen) -> list[Action]:
     return actions
 
 
-def _suspend(observation: Observation, seen: _Seen, draft: StatusDraft) -> list[Event]:
+def _suspend(observation: Observation, seen: Seen, draft: StatusDraft) -> list[Event]:
     """Suspended turns True once every mirror has acknowledged it."""
     for mirror in seen.by_share.values():
         if mirror.finished or mirror.gone or not mirror.seeded:
@@ -221,103 +186,7 @@ def _resume(job: Job, draft: StatusDraft) -> list[Event]:
     return [Event("Normal", "Resumed", "Job resumed")]
 
 
-def _tell_waiting(draft: StatusDraft, waiting: str) -> list[Event]:
-    """FullyPlaced is False while bounds leave work waiting, with the amount; True again after that."""
-    if not waiting and not draft.has_condition(names.FULLY_PLACED):
-        return []
-    if not waiting:
-        draft.set_condition(names.FULLY_PLACED, True, reason="Placed", message="All work is placed")
-        return []
-    turned = draft.set_condition(names.FULLY_PLACED, False, reason="WaitingForRoom", message=waiting)
-    return [Event("Normal", "WaitingForRoom", waiting)] if turned else []
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    events: tuple[Event, ...] = ()
-    turned: bool = False
-    postponed: bool = False
-
-
-def _tell_dispatched(
-    observation: Observation, seen: _Seen, placement: Placement, draft: StatusDraft, problem: Problem | None
-) -> _Told:
-    """Keep the Dispatched condition true to what is."""
-    job = observation.job
-    problem = problem or _unmade(observation, seen, placement)
-    if problem is not None:
-        before = job.conditions.get(names.DISPATCHED)
-        turned = draft.set_condition(names.DISPATCHED, False, reason=problem.reason, message=problem.message)
-        told = turned or before is None or before.reason != problem.reason
-        return _Told((Event("Warning", problem.reason, problem.message),) if told else (), turned=told)
-    if any(share.id not in seen.by_share for share in placement.active):
-        return _Told()
-    summary = describe(placement)
-    if job.is_true(names.DISPATCHED):
-        draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
-        return _Told()
-    reported = any(mirror.started for mirror in seen.by_share.values())
-    fresh = job.start_time is not None and observation.now - job.start_time < FIRST_REPORT
-    if fresh and not reported and not job.suspend:
-        return _Told(postponed=True)
-    draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
-    return _Told((Event("Normal", "Dispatched", summary),))
-
-
-def describe(placement: Placement) -> str:
-    """The shares in a short text, for the Dispatched condition and its Event."""
-    shares = placement.shares
-    texts = []
-    for share in shares[:LISTED_CLUSTERS]:
-        part = f"parallelism {share.parallelism}"
-        if share.interval is not None:
-            part += f", indexes {share.indexes.format()}"
-        elif share.completions is not None:
-            part += f", completions {share.completions}"
-        texts.append(f"{share.cluster} ({part})")
-    more = f" and {len(shares) - LISTED_CLUSTERS} more" if len(shares) > LISTED_CLUSTERS else ""
-    clusters = len({share.cluster for share in shares})
-    return f"Divided over {clusters} cluster{'' if clusters == 1 else 's'}: {', '.join(texts)}{more}"
-
-
-def _name_taken(observation: Observation, placement: Placement) -> Problem | None:
-    """A foreign Job has the name of a mirror that is to be made; the mirror gets another name."""
-    for share in placement.active:
-        attempt = observation.attempts.get((share.cluster, share.mirror))
-        if attempt is not None and attempt.refusal is Refusal.NAME_TAKEN and not share.mirror_uid:
-            return Problem(attempt.refusal.value, _remedy(share, attempt, observation.job))
-    return None
-
-
-def _unmade(observation: Observation, seen: _Seen, placement: Placement) -> Problem | None:
-    """Why a share's mirror could not be made so far; None when all are, or are on their way."""
-    for share in placement.active:
-        if share.id in seen.by_share or share.mirror_uid:
-            continue
-        attempt = observation.attempts.get((share.cluster, share.mirror))
-        if attempt is not None:
-            return Problem(attempt.refusal.value, _remedy(share, attempt, observation.job))
-        if not observation.is_ready(share.cluster, share.cluster_uid):
-            cluster = observation.clusters.get(share.cluster)
-            why = "it is not registered any more" if cluster is None else cluster.reason or "no answer yet"
-            return Problem("ClusterUnreachable", f"Waiting for cluster {share.cluster}: {why}")
-    return None
-
-
-def _remedy(share: Share, attempt: Attempt, job: Job) -> str:
-    match attempt.refusal.value:
-        case "NamespaceMissing":
-            return f"Cluster {share.cluster} has no namespace {job.namespace}; create it there"
-        case "MirrorNameTaken":
-            return (
-                f"Cluster {share.cluster} has a Job {share.mirror} of its own in namespace {job.namespace}, "
-                "which is not touched; the mirror gets another name"
-            )
-        case _:
-            return f"Cluster {share.cluster} refused the mirror {share.mirror}: {attempt.message}"
-
-
-def _end(observation: Observation, seen: _Seen, outcome: Verdict) -> Decision:
+def _end(observation: Observation, seen: Seen, outcome: Verdict) -> Decision:
     """The Job's end is decided: write it, stop what runs, and finish once nothing does."""
     job = observation.job
     draft = StatusDraft(job, observation.now)
@@ -356,14 +225,14 @@ def _end(observation: Observation, seen: _Seen, outcome: Verdict) -> Decision:
     return Decision(tuple(actions))
 
 
-def _reachable_strays(observation: Observation, seen: _Seen) -> list[Mirror]:
+def _reachable_strays(observation: Observation, seen: Seen) -> list[Mirror]:
     """Mirrors of the Job that no share holds any more (cut off, unknown): they end with it."""
     known = {mirror.uid for mirror in seen.by_share.values()}
     ready = {cluster.name for cluster in observation.clusters.values() if cluster.ready}
     return [m for m in observation.mirrors if m.uid not in known and m.cluster in ready and not m.gone]
 
 
-def _settle(seen: _Seen, draft: StatusDraft, job: Job) -> None:
+def _settle(seen: Seen, draft: StatusDraft, job: Job) -> None:
     """The last counters: nothing is active any more, whatever a mirror's last report said."""
     counts = Counts(seen.progress.counts.succeeded, seen.progress.counts.failed)
     draft.count(replace(seen.progress, counts=counts))
@@ -422,5 +291,5 @@ def _look_again(observation: Observation, postponed: bool) -> float | None:
     if end is not None:
         moments.append(end)
     if postponed and observation.job.start_time is not None:
-        moments.append(observation.job.start_time + FIRST_REPORT)
+        moments.append(observation.job.start_time + dispatched.FIRST_REPORT)
     return min((seconds_until(moment, observation.now) for moment in moments), default=None)

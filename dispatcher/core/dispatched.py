@@ -1,0 +1,116 @@
+"""What a Job says of its dispatch: the conditions Dispatched and FullyPlaced, and their Events."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from dispatcher.core import names
+from dispatcher.core.actions import Event
+from dispatcher.core.job import Job
+from dispatcher.core.observation import Attempt, Observation, Refusal
+from dispatcher.core.placement import Placement, Share
+from dispatcher.core.placing import Problem
+from dispatcher.core.sight import Seen
+from dispatcher.core.status import StatusDraft
+
+FIRST_REPORT = timedelta(seconds=3)
+"""So long a new placement's Dispatched condition waits for the mirrors' first report, to be written
+together with it."""
+LISTED_CLUSTERS = 10
+
+
+def tell_waiting(draft: StatusDraft, waiting: str) -> list[Event]:
+    """FullyPlaced is False while bounds leave work waiting, with the amount; True again after that."""
+    if not waiting and not draft.has_condition(names.FULLY_PLACED):
+        return []
+    if not waiting:
+        draft.set_condition(names.FULLY_PLACED, True, reason="Placed", message="All work is placed")
+        return []
+    turned = draft.set_condition(names.FULLY_PLACED, False, reason="WaitingForRoom", message=waiting)
+    return [Event("Normal", "WaitingForRoom", waiting)] if turned else []
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was told: Events, whether the condition turned, whether that is put off for the first report."""
+
+    events: tuple[Event, ...] = ()
+    turned: bool = False
+    postponed: bool = False
+
+
+def tell_dispatched(
+    observation: Observation, seen: Seen, placement: Placement, draft: StatusDraft, problem: Problem | None
+) -> Told:
+    """Keep the Dispatched condition true to what is."""
+    job = observation.job
+    problem = problem or _unmade(observation, seen, placement)
+    if problem is not None:
+        before = job.conditions.get(names.DISPATCHED)
+        turned = draft.set_condition(names.DISPATCHED, False, reason=problem.reason, message=problem.message)
+        told = turned or before is None or before.reason != problem.reason
+        return Told((Event("Warning", problem.reason, problem.message),) if told else (), turned=told)
+    if any(share.id not in seen.by_share for share in placement.active):
+        return Told()
+    summary = describe(placement)
+    if job.is_true(names.DISPATCHED):
+        draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
+        return Told()
+    reported = any(mirror.started for mirror in seen.by_share.values())
+    fresh = job.start_time is not None and observation.now - job.start_time < FIRST_REPORT
+    if fresh and not reported and not job.suspend:
+        return Told(postponed=True)
+    draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
+    return Told((Event("Normal", "Dispatched", summary),))
+
+
+def describe(placement: Placement) -> str:
+    """The shares in a short text, for the Dispatched condition and its Event."""
+    shares = placement.shares
+    texts = []
+    for share in shares[:LISTED_CLUSTERS]:
+        part = f"parallelism {share.parallelism}"
+        if share.interval is not None:
+            part += f", indexes {share.indexes.format()}"
+        elif share.completions is not None:
+            part += f", completions {share.completions}"
+        texts.append(f"{share.cluster} ({part})")
+    more = f" and {len(shares) - LISTED_CLUSTERS} more" if len(shares) > LISTED_CLUSTERS else ""
+    clusters = len({share.cluster for share in shares})
+    return f"Divided over {clusters} cluster{'' if clusters == 1 else 's'}: {', '.join(texts)}{more}"
+
+
+def name_taken(observation: Observation, placement: Placement) -> Problem | None:
+    """A foreign Job has the name of a mirror that is to be made; the mirror gets another name."""
+    for share in placement.active:
+        attempt = observation.attempts.get((share.cluster, share.mirror))
+        if attempt is not None and attempt.refusal is Refusal.NAME_TAKEN and not share.mirror_uid:
+            return Problem(attempt.refusal.value, _remedy(share, attempt, observation.job))
+    return None
+
+
+def _unmade(observation: Observation, seen: Seen, placement: Placement) -> Problem | None:
+    """Why a share's mirror could not be made so far; None when all are, or are on their way."""
+    for share in placement.active:
+        if share.id in seen.by_share or share.mirror_uid:
+            continue
+        attempt = observation.attempts.get((share.cluster, share.mirror))
+        if attempt is not None:
+            return Problem(attempt.refusal.value, _remedy(share, attempt, observation.job))
+        if not observation.is_ready(share.cluster, share.cluster_uid):
+            cluster = observation.clusters.get(share.cluster)
+            why = "it is not registered any more" if cluster is None else cluster.reason or "no answer yet"
+            return Problem("ClusterUnreachable", f"Waiting for cluster {share.cluster}: {why}")
+    return None
+
+
+def _remedy(share: Share, attempt: Attempt, job: Job) -> str:
+    match attempt.refusal.value:
+        case "NamespaceMissing":
+            return f"Cluster {share.cluster} has no namespace {job.namespace}; create it there"
+        case "MirrorNameTaken":
+            return (
+                f"Cluster {share.cluster} has a Job {share.mirror} of its own in namespace {job.namespace}, "
+                "which is not touched; the mirror gets another name"
+            )
+        case _:
+            return f"Cluster {share.cluster} refused the mirror {share.mirror}: {attempt.message}"
