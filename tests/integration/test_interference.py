@@ -193,16 +193,23 @@ async def test_kubectl_replace_drops_what_is_ours_and_nothing_runs_again(lab: La
 
 
 async def test_a_copied_job_with_anothers_placement_leaves_the_other_alone(planes: Planes) -> None:
-    first = ours(planes, "original", script=NEVER_ENDS, parallelism=3, completions=3)
+    """Nor does the copy take over what the other has reached."""
+    script = [{"nth": "0", "exit": 0}, {"exit": None}]
+    first = ours(planes, "original", script=script, parallelism=3, completions=6)
     uid = (await planes.create(first))["metadata"]["uid"]
-    found = await planes.job_when("original", lambda job: count(job, "ready") == 3 and is_dispatched(job))
+    found = await planes.job_when(
+        "original",
+        lambda job: (count(job, "succeeded"), count(job, "ready")) == (3, 3) and is_dispatched(job),
+    )
     before = {mirror["metadata"]["uid"] for mirror in await planes.mirrors(uid)}
-    copy = ours(planes, "copy", parallelism=3, completions=3)
+    copy = ours(planes, "copy", parallelism=3, completions=6)
     copy["metadata"]["annotations"] = found["metadata"]["annotations"]
     copy["metadata"]["finalizers"] = found["metadata"]["finalizers"]
     copied = (await planes.create(copy))["metadata"]["uid"]
     await planes.job_when("copy", is_complete)
-    assert len(await planes.mirrors(copied)) == 3
+    mirrors = await planes.mirrors(copied)
+    assert [mirror["metadata"]["name"] for mirror in mirrors] == ["copy"] * 3
+    assert sum(count(mirror, "succeeded") for mirror in mirrors) == 6
     await planes.delete("copy")
     await planes.job_when("copy", lambda job: job is None)
     assert await planes.mirrors(copied) == []
