@@ -97,6 +97,16 @@ def remaining_deadline(job: Job, elapsed: int) -> int | None:
     return None if job.active_deadline is None else max(1, job.active_deadline - elapsed)
 
 
+def mirror_labels(job: Job, share: Share, *, origin: str) -> dict[str, str]:
+    """The labels by which a mirror is found and known for what it is."""
+    return {
+        names.ORIGIN_LABEL: origin,
+        names.JOB_UID_LABEL: job.uid,
+        names.SHARE_LABEL: str(share.id),
+        names.BUCKET_LABEL: str(bucket(job.uid)),
+    }
+
+
 def make_mirror(
     job: Job, share: Share, *, origin: str, now: datetime, backoff_limit: int, seeded: bool
 ) -> dict[str, Any]:
@@ -131,13 +141,7 @@ def make_mirror(
         "metadata": {
             "name": share.mirror,
             "namespace": job.namespace,
-            "labels": user_labels(job)
-            | {
-                names.ORIGIN_LABEL: origin,
-                names.JOB_UID_LABEL: job.uid,
-                names.SHARE_LABEL: str(share.id),
-                names.BUCKET_LABEL: str(bucket(job.uid)),
-            },
+            "labels": user_labels(job) | mirror_labels(job, share, origin=origin),
             "annotations": annotations,
         },
         "spec": spec,

@@ -138,7 +138,7 @@ def difference(
     """The merge patch that makes a mirror what its share and the Job say; None if it is that already."""
     job = observation.job
     spec: dict[str, Any] = {}
-    metadata = _metadata_difference(job, mirror)
+    metadata = _metadata_difference(observation, share, mirror)
     annotations: dict[str, Any] = metadata.get("annotations", {})
     wanted: dict[str, Any] = {
         "parallelism": _parallelism(share, mirror),
@@ -201,7 +201,9 @@ def _shrunk(job: Job, share: Share, mirror: Mirror) -> int | None:
     return job.completions if record.get("indexes") != share.indexes.format() else None
 
 
-def _metadata_difference(job: Job, mirror: Mirror) -> dict[str, Any]:
+def _metadata_difference(observation: Observation, share: Share, mirror: Mirror) -> dict[str, Any]:
+    job = observation.job
+    ours = manifest.mirror_labels(job, share, origin=observation.rules.origin)
     metadata = mirror.manifest["metadata"]
     applied_text = mirror.annotations.get(names.APPLIED_ANNOTATION, "")
     try:
@@ -210,7 +212,7 @@ def _metadata_difference(job: Job, mirror: Mirror) -> dict[str, Any]:
         applied = {}
     result: dict[str, Any] = {}
     for field, wanted in (
-        ("labels", manifest.user_labels(job)),
+        ("labels", manifest.user_labels(job) | ours),
         ("annotations", manifest.user_annotations(job)),
     ):
         there = metadata.get(field) or {}

@@ -69,8 +69,10 @@ class Observation:
 
     ``mirrors`` are all Jobs on workers with our origin and this Job's UID. Keyed by cluster and mirror
     name are ``attempts``, ``edited`` (mirrors whose spec, labels or annotations somebody else has
-    changed) and ``in_flight`` (mirrors that a write is under way for). ``settled`` is False right after
-    a start, while some cluster has neither answered nor been given up on: a new Job waits for that.
+    changed) and ``in_flight`` (mirrors that a write is under way for). ``proven_gone`` are mirrors, by
+    cluster and UID, that a live read has not found: not to be among ``mirrors`` is no proof, for those
+    are seen by labels, and labels get lost. ``settled`` is False right after a start, while some cluster
+    has neither answered nor been given up on: a new Job waits for that.
     """
 
     job: Job
@@ -81,6 +83,7 @@ class Observation:
     attempts: Mapping[tuple[names.ClusterName, str], Attempt] = field(default_factory=dict)
     edited: frozenset[tuple[names.ClusterName, str]] = frozenset()
     in_flight: frozenset[tuple[names.ClusterName, str]] = frozenset()
+    proven_gone: frozenset[tuple[names.ClusterName, str]] = frozenset()
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     settled: bool = True
 

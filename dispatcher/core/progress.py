@@ -44,13 +44,16 @@ def _parsed(text: str | None) -> IndexSet:
 def share_mirrors(placement: Placement, seen: tuple[Mirror, ...]) -> dict[int, Mirror]:
     """The mirror of each share, by share id.
 
-    A mirror belongs to a share if cluster, name and share label agree, and the UID too once it is
-    known: a Job that someone made up with our labels is no share's mirror.
+    Once its UID is known, that alone decides: labels may get lost. Before, cluster, name and share
+    label have to agree. A Job that someone made up with our labels is no share's mirror.
     """
     by_id = {share.id: share for share in placement.shares}
+    by_uid = {(share.cluster, share.mirror_uid): share for share in placement.shares if share.mirror_uid}
     found: dict[int, Mirror] = {}
     for mirror in seen:
-        share = by_id.get(-1 if mirror.share_id is None else mirror.share_id)
+        share = by_uid.get((mirror.cluster, mirror.uid))
+        if share is None:
+            share = by_id.get(-1 if mirror.share_id is None else mirror.share_id)
         if share is None or (mirror.cluster, mirror.name) != (share.cluster, share.mirror):
             continue
         if share.mirror_uid and share.mirror_uid != mirror.uid:

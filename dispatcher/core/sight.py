@@ -36,8 +36,21 @@ def see(observation: Observation, persisted: Placement) -> Seen:
 
 
 def _is_gone(observation: Observation, share: Share, by_share: Mapping[int, Mirror]) -> bool:
-    """A live share's mirror was there and is deleted; seen by its last state, or by its absence."""
+    """A live share's mirror was there and is deleted; seen by its last state, or proven by a live read."""
     mirror = by_share.get(share.id)
     if mirror is not None:
         return mirror.gone
-    return bool(share.mirror_uid) and observation.is_ready(share.cluster, share.cluster_uid)
+    return (share.cluster, share.mirror_uid) in observation.proven_gone
+
+
+def unproven(observation: Observation, persisted: Placement) -> list[Share]:
+    """Live shares whose mirrors were made and are not seen though they should be: a live read must tell."""
+    by_share = share_mirrors(persisted, observation.mirrors)
+    return [
+        share
+        for share in persisted.active
+        if share.mirror_uid
+        and share.id not in by_share
+        and observation.is_ready(share.cluster, share.cluster_uid)
+        and (share.cluster, share.mirror_uid) not in observation.proven_gone
+    ]

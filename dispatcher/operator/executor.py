@@ -7,7 +7,7 @@ write passes one gate, which asks whether this process may still act on the key.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from time import monotonic
 from typing import Any, Protocol
@@ -28,7 +28,11 @@ from dispatcher.core.actions import (
     WriteJob,
 )
 from dispatcher.core.decision import decide
-from dispatcher.core.observation import Attempt, Refusal
+from dispatcher.core.manifest import mirror_labels
+from dispatcher.core.observation import Attempt, Observation, Refusal
+from dispatcher.core.placement import Share
+from dispatcher.core.recovery import recover
+from dispatcher.core.sight import unproven
 from dispatcher.operator.events import Recorder
 from dispatcher.operator.faults import CrashPoint
 from dispatcher.operator.queue import Key
@@ -120,6 +124,30 @@ class Executor:
         """Whether a write for this mirror is under way, so that a change of it may be ours."""
         return (key, cluster, mirror) in self._busy
 
+    def prove(self, key: Key, share: Share, labels: dict[str, str]) -> None:
+        """Find out by a live read what became of a mirror that is not seen; its end wakes the key.
+
+        One that is there has lost labels: it gets them back, and is seen again.
+        """
+        slot = (key, share.cluster, share.mirror)
+        worker = self._workers(share.cluster)
+        if slot not in self._busy and worker is not None:
+            self._spawn(slot, self._prove(key, share, labels, worker))
+
+    async def _prove(self, key: Key, share: Share, labels: dict[str, str], worker: MirrorWorker) -> None:
+        reply = await requests.get_job(worker.api, key[0], share.mirror)
+        if reply.ok and reply.body is not None and reply.body["metadata"]["uid"] == share.mirror_uid:
+            patch = {"metadata": {"uid": share.mirror_uid, "labels": labels}}
+            reply = await requests.patch_job(worker.api, key[0], share.mirror, patch)
+            if reply.ok and reply.body is not None:
+                worker.mirrors.put(reply.body)
+                return
+        elif reply.ok or reply.outcome is Outcome.NOT_FOUND:
+            self._world.mirror_absent(key, share.cluster, share.mirror_uid)
+            return
+        worker.note_failure(reply)
+        await asyncio.sleep(RETRY_FIRST)
+
     async def stop(self, *, grace: float) -> None:
         """Let the writes under way end, for at most ``grace`` seconds."""
         tasks = list(self._busy.values())
@@ -177,7 +205,11 @@ class Executor:
         worker = self._workers(action.cluster)
         if worker is None:
             return
-        task = asyncio.create_task(self._act(key, action, worker))
+        self._spawn(slot, self._act(key, action, worker))
+
+    def _spawn(self, slot: tuple[Key, names.ClusterName, str], work: Coroutine[Any, Any, None]) -> None:
+        """Run this for a mirror; until it ends, nothing else is started for the same mirror."""
+        task = asyncio.create_task(work)
         self._busy[slot] = task
         task.add_done_callback(lambda _task: self._ended(slot))
 
@@ -308,7 +340,9 @@ class Reconciler:
                 return None
             if "deletionTimestamp" in manifest["metadata"] and self._executor.busy(key):
                 return None  # a POST under way could land after the last look; its end wakes the key
-            decision = decide(self._world.observe(manifest))
+            observation = self._world.observe(manifest)
+            self._prove_absent(key, observation)
+            decision = decide(observation)
             if not decision.actions:
                 self._world.forget_ghosts(manifest["metadata"]["uid"])
                 self._world.forget_edits(key)
@@ -316,3 +350,13 @@ class Reconciler:
                 metrics.RECONCILE_SECONDS.observe(monotonic() - started)
                 return decision.look_again
         return 0.2
+
+    def _prove_absent(self, key: Key, observation: Observation) -> None:
+        """Have the mirrors looked for that should be seen and are not."""
+        job = observation.job
+        if job.deleted_at is not None or job.finished:
+            return
+        placement = recover(observation).placement
+        for share in unproven(observation, placement) if placement is not None else ():
+            labels = mirror_labels(job, share, origin=observation.rules.origin)
+            self._executor.prove(key, share, labels)

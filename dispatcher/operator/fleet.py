@@ -108,14 +108,14 @@ class Fleet:
 
     def _mirror_cache(self, name: names.ClusterName) -> ObjectCache:
         def on_change(old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
-            manifest = new or old
             if old is not None and new is not None and _set_by_us(old) != _set_by_us(new):
                 metadata = new["metadata"]
                 key = self._world.key_of(job_uid_of(new) or "")
                 if key is not None and not self.is_writing(key, name, metadata["name"]):
                     self._world.mirror_edited(name, new)
-            if manifest is not None:
-                self._world.mirror_changed(manifest)
+            for seen in (old, new):  # the old one too: it may have lost the label that names its Job
+                if seen is not None:
+                    self._world.mirror_changed(seen)
 
         def on_delete(last: dict[str, Any], _final: bool) -> None:
             if self._world.mirror_deleted(name, last):

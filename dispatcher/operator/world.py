@@ -49,6 +49,7 @@ class World:
         """The mirrors of a Job that a write is under way for (set by the executor)."""
         self._keys: dict[str, Key] = {}
         self._ghosts: dict[str, dict[tuple[names.ClusterName, str], Mirror]] = defaultdict(dict)
+        self._proven_gone: dict[str, set[tuple[names.ClusterName, str]]] = defaultdict(set)
         self._edited: dict[Key, set[tuple[names.ClusterName, str]]] = defaultdict(set)
         self._attempts: dict[Key, dict[tuple[names.ClusterName, str], Attempt]] = defaultdict(dict)
 
@@ -61,6 +62,7 @@ class World:
         if new is None:
             self._keys.pop(metadata["uid"], None)
             self._ghosts.pop(metadata["uid"], None)
+            self._proven_gone.pop(metadata["uid"], None)
             self._attempts.pop(key, None)
             self._edited.pop(key, None)
         else:
@@ -107,6 +109,12 @@ class World:
             else:
                 del ghosts[slot]
         self.mirror_changed(last)
+
+    def mirror_absent(self, key: Key, cluster: names.ClusterName, uid: str) -> None:
+        """A live read has not found a mirror of this Job."""
+        job = self.jobs.get(*key)
+        if job is not None:
+            self._proven_gone[job["metadata"]["uid"]].add((cluster, uid))
 
     def mirror_edited(self, cluster: names.ClusterName, manifest: dict[str, Any]) -> None:
         """Somebody else has changed what we set on a mirror."""
@@ -157,6 +165,7 @@ class World:
             clusters=self.clusters(),
             attempts=self.attempts((job.namespace, job.name)),
             edited=frozenset(self._edited.get((job.namespace, job.name), ())),
+            proven_gone=frozenset(self._proven_gone.get(job.uid, ())),
             in_flight=self.in_flight((job.namespace, job.name)),
             namespace_labels=self.namespace_labels.get(job.namespace, {}),
             settled=self.settled,

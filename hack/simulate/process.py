@@ -11,7 +11,7 @@ from typing import Any
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.reply import Outcome, Reply
 from dispatcher.core import names
-from dispatcher.core.actions import Event, MirrorAction
+from dispatcher.core.actions import Event
 from dispatcher.core.observation import Cluster, Rules
 from dispatcher.operator import executor as executors
 from dispatcher.operator import fleet as fleets
@@ -69,19 +69,15 @@ class ModelExecutor(Executor):
 
     process: "Process"
 
-    def _start(self, key: Key, action: MirrorAction) -> None:
-        slot = (key, action.cluster, action.name)
-        worker = self._workers(action.cluster)
-        if slot in self._busy or worker is None:
-            return
+    def _spawn(self, slot: Any, work: Coroutine[Any, Any, None]) -> None:
         busy: dict[Any, Any] = self._busy
         busy[slot] = True
-        self.process.spawn(self._whole(key, action, worker))
+        self.process.spawn(self._whole(slot, work))
 
-    async def _whole(self, key: Key, action: MirrorAction, worker: Any) -> None:
-        await self._act(key, action, worker)
-        del self._busy[(key, action.cluster, action.name)]
-        self._wake(key)
+    async def _whole(self, slot: Any, work: Coroutine[Any, Any, None]) -> None:
+        await work
+        del self._busy[slot]
+        self._wake(slot[0])
 
 
 class Notes:
@@ -104,7 +100,7 @@ class Running:
 
 
 class _Sleep:
-    """Stands in for asyncio in :mod:`dispatcher.operator.fleet`, of which only sleep is used here."""
+    """Stands in for asyncio in the fleet's and the executor's modules, of which only sleep is used here."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -121,7 +117,7 @@ class Process:
     ) -> None:
         for module in (worlds, executors):
             vars(module)["utc_now"] = lambda: clock.now
-        vars(fleets)["asyncio"] = _Sleep(clock)
+        vars(fleets)["asyncio"] = vars(executors)["asyncio"] = _Sleep(clock)
         self.clock = clock
         self.management = management
         self.running: list[Running] = []

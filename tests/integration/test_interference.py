@@ -123,18 +123,13 @@ SHARE = (names.SHARE_LABEL,)
 BUCKET = (names.BUCKET_LABEL,)
 ALL = (names.ORIGIN_LABEL, *JOB_UID, *SHARE, *BUCKET)
 
-RUN_TWICE = pytest.mark.xfail(
-    raises=AssertionError, reason="a mirror that is not seen by its labels counts as deleted: it is run twice"
-)
-NOT_PUT_BACK = pytest.mark.xfail(raises=AssertionError, reason="a lost bucket label is not noticed")
-
 
 @pytest.mark.parametrize(
     "taken",
     [
-        pytest.param(JOB_UID, id="job-uid", marks=RUN_TWICE),
-        pytest.param(SHARE, id="share", marks=RUN_TWICE),
-        pytest.param(BUCKET, id="bucket", marks=NOT_PUT_BACK),
+        pytest.param(JOB_UID, id="job-uid"),
+        pytest.param(SHARE, id="share"),
+        pytest.param(BUCKET, id="bucket"),
         pytest.param(ALL, id="all"),
     ],
 )
@@ -145,7 +140,6 @@ async def test_labels_taken_while_we_look_are_put_back(planes: Planes, taken: tu
     await labels_are_back(planes, before)
 
 
-@RUN_TWICE
 @pytest.mark.parametrize("taken", [JOB_UID, ALL], ids=["job-uid", "all"])
 async def test_labels_taken_while_none_of_us_ran_are_put_back(
     lab: Lab, planes: Planes, taken: tuple[str, ...]
