@@ -88,7 +88,13 @@ def test_from_up_to_down(folder: Path) -> None:
 @contextlib.contextmanager
 def half_started(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """An `up` that has started some of its processes."""
-    up = subprocess.Popen(command("up", folder, *SMALL), stderr=subprocess.PIPE, text=True)
+    up = subprocess.Popen(
+        command("up", folder, *SMALL),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has them, and their children, ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         while len(processes.marked(folder)) < 2:
             assert up.poll() is None
