@@ -9,6 +9,7 @@ from typing import Any
 from dispatcher.core import names
 from dispatcher.core.job import Job, Manifest
 from dispatcher.core.mirror import Mirror
+from dispatcher.core.policy import DEFAULT_POLICY, Policy, Taint
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,9 @@ class Cluster:
     """A WorkerCluster as the decision sees it.
 
     ``ready``: requests may be sent there and its cache of mirrors is complete and live. ``uid`` is the
-    UID of its ``kube-system`` namespace, empty while unknown.
+    UID of its ``kube-system`` namespace, empty while unknown. ``away_since``: since when it is not ready.
+    ``leaving``: its WorkerCluster is being deleted. ``capacity``: most pods of ours active there at once, None
+    for no bound. ``tainted_since``: when each of its taints was first seen.
     """
 
     name: names.ClusterName
@@ -26,6 +29,11 @@ class Cluster:
     message: str = ""
     weight: int = 1
     unschedulable: bool = False
+    away_since: datetime | None = None
+    leaving: bool = False
+    capacity: int | None = None
+    taints: tuple[Taint, ...] = ()
+    tainted_since: Mapping[Taint, datetime] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     namespace_selector: Manifest | None = None
 
@@ -85,6 +93,7 @@ class Observation:
     in_flight: frozenset[tuple[names.ClusterName, str]] = frozenset()
     proven_gone: frozenset[tuple[names.ClusterName, str]] = frozenset()
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    policy: Policy = DEFAULT_POLICY
     settled: bool = True
 
     def is_ready(self, cluster: names.ClusterName, uid: str) -> bool:

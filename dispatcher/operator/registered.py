@@ -1,5 +1,7 @@
 """One registered worker cluster: its WorkerCluster object, its connection, and its mirrors."""
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from dispatcher.clusters.cache import ObjectCache
@@ -8,7 +10,10 @@ from dispatcher.clusters.kubeconfig import KubeconfigError
 from dispatcher.clusters.reply import Reply
 from dispatcher.clusters.worker import WorkerConnection
 from dispatcher.core import names
+from dispatcher.core.job import parse_timestamp
 from dispatcher.core.observation import Cluster
+from dispatcher.core.policy import Taint, read_taints
+from dispatcher.operator.world import utc_now
 
 
 def job_uid_of(manifest: dict[str, Any]) -> str | None:
@@ -28,6 +33,9 @@ class RegisteredCluster:
         self.fault: KubeconfigError | None = KubeconfigError("Connecting", "not connected yet")
         self.twin: str = ""
         """What else is registered for the same cluster; empty where nothing is."""
+        self._was_ready = False
+        self._away: datetime | None = None
+        self._tainted_since: dict[Taint, datetime] = {}
         self._view: Cluster | None = None
 
     @property
@@ -91,10 +99,33 @@ class RegisteredCluster:
                 message=message,
                 weight=spec.get("weight", 1),
                 unschedulable=bool(spec.get("unschedulable")),
+                away_since=self._away_since(ready),
+                leaving="deletionTimestamp" in self.manifest["metadata"],
+                capacity=(spec.get("capacity") or {}).get("parallelism"),
+                taints=read_taints(spec),
+                tainted_since=self._seen_taints(read_taints(spec)),
                 labels=self.manifest["metadata"].get("labels") or {},
                 namespace_selector=spec.get("namespaceSelector"),
             )
         return self._view
+
+    def _away_since(self, ready: bool) -> datetime | None:
+        """Since when it is not ready: as published, if no process has seen it ready since."""
+        if ready:
+            self._was_ready, self._away = True, None
+        elif self._away is None:
+            self._away = (None if self._was_ready else self._published_away()) or utc_now()
+        return self._away
+
+    def _published_away(self) -> datetime | None:
+        for entry in (self.manifest.get("status") or {}).get("conditions") or ():
+            if entry.get("type") == "Ready" and entry.get("status") == "False":
+                return parse_timestamp(entry.get("lastTransitionTime"))
+        return None
+
+    def _seen_taints(self, taints: tuple[Taint, ...]) -> Mapping[Taint, datetime]:
+        self._tainted_since = {taint: self._tainted_since.get(taint, utc_now()) for taint in taints}
+        return self._tainted_since
 
     def changed(self) -> None:
         """Form the view anew at the next look."""
