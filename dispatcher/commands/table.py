@@ -1,21 +1,61 @@
 """Plain aligned columns and short ages, as kubectl prints them."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from dispatcher.core.job import parse_timestamp
 
 _GAP = 3
 
+Row = Sequence[str]
 
-def format_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, with_headers: bool = True) -> str:
-    """Lines of left-aligned columns; an empty cell is shown as ``<none>``."""
+
+def format_table(
+    headers: Row,
+    rows: Sequence[Row],
+    *,
+    with_headers: bool = True,
+    coloured: bool = False,
+    widths: Sequence[int] = (),
+) -> str:
+    """Lines of left-aligned columns; an empty cell is shown as ``<none>``. ``widths``: the least of each."""
     lines = [[cell or "<none>" for cell in row] for row in rows]
     if with_headers:
         lines.insert(0, list(headers))
+    if not lines:
+        return ""
+    widths = column_widths(lines, least=widths)
+    paint = _painter(coloured)
+    return "\n".join(_line(line, widths, paint) for line in lines)
+
+
+def column_widths(lines: Sequence[Row], *, least: Sequence[int] = ()) -> list[int]:
+    """The width of each column."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "".join(cell.ljust(width + _GAP) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return [max(pair) for pair in zip(widths, least, strict=True)] if least else widths
+
+
+def _painter(coloured: bool) -> Callable[[str], str]:
+    if not coloured:
+        return lambda cell: cell
+    from dispatcher.commands import colours
+
+    return lambda cell: colours.by_word(cell, wanted=True)
+
+
+def _line(line: Row, widths: Sequence[int], paint: Callable[[str], str]) -> str:
+    *before, last = [
+        # Padded after it is painted: codes of colours have no width.
+        paint(cell) + " " * (width - len(cell) + _GAP)
+        for cell, width in zip(line, widths, strict=True)
+    ]
+    return "".join([*before, last.rstrip()]).rstrip()
+
+
+def age(timestamp: str | None, now: datetime | None = None) -> str:
+    """How long ago a timestamp of the API is; ``<unknown>`` without one."""
+    moment = parse_timestamp(timestamp)
+    return short_duration((now or datetime.now(UTC)) - moment) if moment else "<unknown>"
 
 
 def short_duration(duration: timedelta) -> str:

@@ -89,7 +89,14 @@ def job(name: str, managed_by: str | None = DEFAULT_MANAGED_BY) -> dict[str, Any
 
 
 def failure(status: int, message: str) -> Answer:
-    return status, {"kind": "Status", "status": "Failure", "message": message, "code": status}
+    reason = {403: "Forbidden", 401: "Unauthorized", 410: "Expired"}[status]
+    return status, {
+        "kind": "Status",
+        "status": "Failure",
+        "reason": reason,
+        "message": message,
+        "code": status,
+    }
 
 
 def test_only_our_jobs_of_the_contexts_namespace(server: FakeServer, get: Callable[..., Result]) -> None:
@@ -153,9 +160,9 @@ def test_a_list_that_expires_on_the_way_is_asked_for_in_one_piece(
 @pytest.mark.parametrize(
     ("answer", "complaint"),
     [
-        (failure(403, 'jobs.batch is forbidden: User "x" cannot list'), "cannot list (403)"),
-        (failure(401, "Unauthorized"), "Unauthorized (401)"),
-        (failure(410, "too old"), "too old (410)"),
+        (failure(403, "exceeded quota"), "Error from server (Forbidden): exceeded quota"),
+        (failure(401, "Unauthorized"), "Error from server (Unauthorized): Unauthorized"),
+        (failure(410, "too old"), "Error from server (Expired): too old"),
         ((503, "<html>bad gateway</html>"), "is it a Kubernetes API server?"),
         ((200, "[]"), "is it a Kubernetes API server?"),
     ],
@@ -208,7 +215,7 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
         ("", "file is empty"),
         ("{a: [", "the kubeconfig cannot be used: while parsing"),
         ("[]", "the kubeconfig cannot be used"),
-        ("{a: 1}", "Expected key current-context"),
+        ("{a: 1}", "has no current-context; give --context NAME"),
         ("{current-context: a, contexts: [{name: a, context: 1}]}", "the kubeconfig cannot be used"),
     ],
 )

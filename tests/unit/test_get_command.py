@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from dispatcher.commands import get as get_module
-from dispatcher.commands.get import completions, message, phase, shares, table
+from dispatcher.commands.dispatched_job import completions, message, phase, shares
+from dispatcher.commands.get import table
+from dispatcher.commands.output import document
 from dispatcher.commands.table import format_table, short_duration
 from dispatcher.core.names import DEFAULT_MANAGED_BY, PLACEMENT_ANNOTATION, ClusterName
 from dispatcher.core.placement import Counts, Placement, Share, format_placement
@@ -143,14 +144,14 @@ def test_the_message_of_a_failure_comes_first() -> None:
 
 
 def test_objects_are_printed_as_kubectl_does() -> None:
-    document = json.loads(get_module._document([job()], single=False, form="json"))
-    assert document["kind"] == "List"
-    [item] = document["items"]
+    of_jobs: dict[str, Any] = {"api_version": "batch/v1", "kind": "Job"}
+    printed = json.loads(document([job()], single=False, form="json", **of_jobs))
+    assert printed["kind"] == "List"
+    [item] = printed["items"]
     assert (item["apiVersion"], item["kind"]) == ("batch/v1", "Job")
     assert "managedFields" not in item["metadata"]
-    assert get_module._document([job()], single=True, form="yaml").startswith(
-        "apiVersion: batch/v1\nkind: Job\n"
-    )
+    text = document([job()], single=True, form="yaml", **of_jobs)
+    assert text.startswith("apiVersion: batch/v1\nkind: Job\n")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,86 @@
+"""Live screens on a terminal, drawn by rich: tables that change in place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from dispatcher.commands.colours import WORDS
+from dispatcher.commands.watching import Followed
+
+_FRAMES_PER_SECOND = 5
+_FRAME_SECONDS = 1 / _FRAMES_PER_SECOND
+
+
+def show_live(
+    render: Callable[[], RenderableType],
+    followed: Sequence[Followed],
+    *,
+    whole_screen: bool = False,
+    console: Console | None = None,
+    until: Callable[[], bool] = lambda: False,
+) -> None:
+    """Draw again whenever something changed and every second, until ``until`` or Ctrl-C.
+
+    Raises:
+        ClusterSaysNo: the server refuses.
+    """
+    console = console or Console(highlight=False)
+    for source in followed:
+        while not source.listed:
+            source.changes(None)
+    with Live(
+        render(), console=console, auto_refresh=False, screen=whole_screen, vertical_overflow="crop"
+    ) as live:
+        drawn = time.monotonic()
+        while not until():
+            changed = False
+            for source in followed:
+                before = source.trouble
+                changed |= bool(source.changes(_FRAME_SECONDS / len(followed))) or source.trouble != before
+            if changed or time.monotonic() - drawn >= 1.0:
+                live.update(render(), refresh=True)
+                drawn = time.monotonic()
+        live.update(render(), refresh=True)
+
+
+class LiveTable:
+    """Columns like kubectl's that fit the terminal: what has no room below is counted, not shown."""
+
+    def __init__(
+        self,
+        headers: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        with_headers: bool = True,
+        trouble: str = "",
+        lines: int | None = None,
+    ) -> None:
+        """``lines``: so many at most; None for the terminal's."""
+        self._headers = headers
+        self._rows = rows
+        self._with_headers = with_headers
+        self._trouble = trouble
+        self._lines = lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw."""
+        room = (self._lines or console.size.height - 1) - self._with_headers - bool(self._trouble)
+        rows = self._rows
+        if len(rows) > room:
+            rows = rows[: max(0, room - 1)]
+        table = Table(box=None, show_header=self._with_headers, pad_edge=False, padding=(0, 3, 0, 0))
+        for header in self._headers:
+            table.add_column(header, header_style="bold", no_wrap=True, overflow="ellipsis")
+        for row in rows:
+            table.add_row(*(Text(cell or "<none>", style=WORDS.get(cell, "")) for cell in row))
+        yield table
+        if len(rows) < len(self._rows):
+            yield Text(f"… and {len(self._rows) - len(rows)} more", style="dim")
+        if self._trouble:
+            yield Text(f"{self._trouble}; trying again", style="yellow")
