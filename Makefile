@@ -37,6 +37,10 @@ lint: venv ## Style, formatting, types, import rules
 test: setup lint ## Lint and every suite's short form, on real API servers
 	$(PY) -m pytest $(ARGS)
 
+.PHONY: test-chart
+test-chart: setup ## Charts, accounts, joining and policies on real API servers
+	$(PY) -m pytest tests/chart $(ARGS)
+
 .PHONY: lab
 lab: setup ## Local control planes: make lab ARGS="up --workers 2" (or: down, status)
 	@$(PY) -m hack.lab $(or $(ARGS),status)
@@ -52,6 +56,10 @@ conformance: setup ## Every Job feature, dispatched and by the built-in controll
 .PHONY: simulate
 simulate: setup ## Random histories of crashes and faults against the invariants
 	@$(PY) -m hack.simulate $(ARGS)
+
+.PHONY: generate
+generate: venv ## Write what is made of other files: chart READMEs, worker manifest, rights table
+	@$(PY) -m hack.generate
 
 .PHONY: lock
 lock: venv ## Lock the development packages anew (ARGS=--upgrade for newer ones)

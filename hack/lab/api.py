@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +104,6 @@ class Api:
             raise ApiError(f"{method} {path}", response.status, message)
         answer: JSON = json.loads(response.data)
         return answer
-
-
-def manifests(path: Path) -> Iterator[JSON]:
-    """The objects of a YAML file."""
-    for document in yaml.safe_load_all(path.read_text()):
-        if document:
-            yield document
 
 
 def write_kubeconfig(

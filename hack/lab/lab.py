@@ -244,7 +244,9 @@ class Lab:
             if bare:
                 return None
             if is_management:
-                registration.prepare_management(plane, dispatcher_kubeconfig=self.dispatcher_kubeconfig)
+                registration.prepare_management(
+                    plane, helm=self.helm, dispatcher_kubeconfig=self.dispatcher_kubeconfig
+                )
                 return None
             return registration.prepare_worker(plane)
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hack.lab.api import kubeconfig, manifests, write_kubeconfig
+from dispatcher.commands.worker_account import account_manifests
+from hack.lab.api import JSON, kubeconfig, write_kubeconfig
 from hack.lab.component import READY_SECONDS, ROOT, ComponentFailed
 from hack.lab.plane import Plane
 
 NAMESPACE = "job-dispatcher"
 ACCOUNT = "job-dispatcher"
 TOKEN_SECONDS = 24 * 3600
-CHART_FILES = ROOT / "charts" / "job-dispatcher" / "files"
+CHART = ROOT / "charts" / "job-dispatcher"
+VALUES = Path(__file__).parent / "values.yaml"
+CHART_PARTS = ("crds", "serviceaccount", "rbac")
 
 
-def prepare_management(plane: Plane, *, dispatcher_kubeconfig: Path) -> None:
-    """The CRDs, the controller's namespace, and its account with a kubeconfig of a day."""
-    definitions = [
-        manifest for path in sorted((CHART_FILES / "crds").glob("*.yaml")) for manifest in manifests(path)
-    ]
-    for definition in definitions:
-        plane.api.apply(definition)
-    token = _account(plane, CHART_FILES / "rbac" / "management.yaml")
+def prepare_management(plane: Plane, *, helm: Path, dispatcher_kubeconfig: Path) -> None:
+    """The chart's CRDs, the controller's namespace, and its account with a kubeconfig of a day."""
+    objects = render_chart(helm, kubernetes_version=plane.apiserver.record["version"])
+    definitions = [entry for entry in objects if entry["kind"] == "CustomResourceDefinition"]
+    token = _account(plane, objects)
     write_kubeconfig(
         dispatcher_kubeconfig,
         name=plane.name,
@@ -39,7 +41,7 @@ def prepare_management(plane: Plane, *, dispatcher_kubeconfig: Path) -> None:
 
 def prepare_worker(plane: Plane) -> dict[str, Any]:
     """The controller's account on a worker; gives a kubeconfig of it."""
-    token = _account(plane, CHART_FILES / "rbac" / "worker.yaml")
+    token = _account(plane, account_manifests(namespace=NAMESPACE, account=ACCOUNT))
     return kubeconfig(name=plane.name, url=plane.url, authority=plane.certificates.authority, token=token)
 
 
@@ -58,9 +60,24 @@ def register(management: Plane, worker: Plane, access: dict[str, Any]) -> None:
     )
 
 
-def _account(plane: Plane, rights: Path) -> str:
+def render_chart(helm: Path, *, kubernetes_version: str) -> list[JSON]:
+    """CRDs, account and roles of the chart, with the features of VALUES.
+
+    Raises ComponentFailed.
+    """
+    command = [str(helm), "template", ACCOUNT, str(CHART), "--namespace", NAMESPACE, "--values", str(VALUES)]
+    command += ["--kube-version", kubernetes_version]
+    for part in CHART_PARTS:
+        command += ["--show-only", f"templates/{part}.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ComponentFailed(f"helm cannot render the chart: {done.stderr.strip()}")
+    return [entry for entry in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if entry]
+
+
+def _account(plane: Plane, objects: Sequence[JSON]) -> str:
     plane.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    for manifest in manifests(rights):
+    for manifest in objects:
         plane.api.apply(manifest)
     request = {
         "apiVersion": "authentication.k8s.io/v1",

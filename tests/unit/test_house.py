@@ -19,7 +19,11 @@ from dispatcher.core import names
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "requirements" / "dev.txt"
 JOBS = sorted((ROOT / "tests" / "jobs").glob("*.yaml"))
-RIGHTS = sorted((ROOT / "charts" / "job-dispatcher" / "files" / "rbac").glob("*.yaml"))
+CHARTS = ROOT / "charts"
+RIGHTS = {
+    "management": CHARTS / "job-dispatcher" / "files" / "rbac" / "management.yaml",
+    "worker": CHARTS / "job-dispatcher-worker" / "files" / "rbac.yaml",
+}
 
 
 def normalized(requirement: str) -> str:
@@ -131,27 +135,46 @@ def test_the_job_manifests_show_every_way_of_the_documentation() -> None:
     assert any("completions" not in spec and spec.get("parallelism", 1) > 1 for spec in specs.values())
 
 
-@pytest.mark.parametrize("path", RIGHTS, ids=lambda path: path.stem)
-def test_the_account_asks_for_nothing_by_wildcard(path: Path) -> None:
-    rules = [rule for manifest in load(path) for rule in manifest.get("rules", [])]
-    assert rules
-    for rule in rules:
+def rules(cluster: str) -> list[dict[str, Any]]:
+    """The rules of all features, each with its ``feature``."""
+    rights = yaml.safe_load(RIGHTS[cluster].read_text())
+    return [{"feature": feature, **rule} for feature, listed in rights.items() for rule in listed]
+
+
+@pytest.mark.parametrize("cluster", RIGHTS)
+def test_the_account_asks_for_nothing_by_wildcard(cluster: str) -> None:
+    assert rules(cluster)
+    for rule in rules(cluster):
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
 
 
+@pytest.mark.parametrize("cluster", RIGHTS)
+def test_every_right_has_a_reason_and_a_place(cluster: str) -> None:
+    for rule in rules(cluster):
+        assert rule["why"].endswith((".", "?")), rule
+        assert rule["where"] in ("cluster", "namespace", "propagated"), rule
+        assert rule.keys() <= {
+            "feature",
+            "where",
+            "why",
+            "apiGroups",
+            "resources",
+            "resourceNames",
+            "verbs",
+        }
+
+
 def test_secrets_are_read_in_the_controllers_own_namespace_only() -> None:
-    for path in RIGHTS:
-        for manifest in load(path):
-            if manifest["kind"] == "ClusterRole":
-                assert not any("secrets" in rule["resources"] for rule in manifest["rules"])
+    for rule in rules("management"):
+        if "secrets" in rule["resources"]:
+            assert rule["where"] != "cluster"
 
 
 def test_the_workers_account_has_what_the_controller_will_ask_for() -> None:
-    manifests = load(ROOT / "charts" / "job-dispatcher" / "files" / "rbac" / "worker.yaml")
     granted = {
         (verb, resource, group)
-        for manifest in manifests
-        for rule in manifest.get("rules", [])
+        for rule in rules("worker")
+        if rule["feature"] == "core"
         for verb in rule["verbs"]
         for resource in rule["resources"]
         for group in rule["apiGroups"]

@@ -1,0 +1,242 @@
+"""What the charts render to, without a cluster: every values file, every refusal, the security of the pod."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dispatcher.commands.worker_account import account_manifests
+from hack.generate import generated
+from hack.generate.files import CHARTS
+from hack.generate.values import described, leaves, undescribed
+from tests.chart.charts import VALUES_FILES, HelmRefused, Manifest, granted, helm, of_kind, only, render
+
+NAMES = sorted(path.name for path in CHARTS.iterdir())
+
+
+@pytest.mark.parametrize("path", VALUES_FILES, ids=lambda path: f"{path.parts[-3]}/{path.stem}")
+def test_every_values_file_lints_and_renders(helm_program: Path, path: Path) -> None:
+    chart = path.parents[1]
+    helm(helm_program, "lint", "--strict", "--kube-version", "v1.36.3", chart, "--values", path)
+    objects = render(helm_program, chart.name, files=(path,), namespace="elsewhere")
+    for entry in objects:
+        assert entry["metadata"].get("namespace", "elsewhere") == "elsewhere"
+        assert entry["metadata"]["labels"]["app.kubernetes.io/name"] == "job-dispatcher"
+    names = [(it["kind"], it["metadata"]["name"]) for it in objects]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("chart", NAMES)
+def test_every_value_is_described_and_in_the_schema(chart: str) -> None:
+    text = (CHARTS / chart / "values.yaml").read_text()
+    assert undescribed(text) == set()
+    schema = json.loads((CHARTS / chart / "values.schema.json").read_text())
+    known = set(schema_paths(schema, schema.get("$defs", {})))
+    for path in leaves(yaml.safe_load(text)):
+        assert any(path == it or path.startswith(f"{it}.") for it in known), path
+    described_paths = {value.path for value in described(text)}
+    for path in known - {"global"}:
+        inner = any(path == it or path.startswith(f"{it}.") for it in described_paths)
+        assert inner or path.startswith("resources."), f"{path} is in the schema, but not in values.yaml"
+
+
+def schema_paths(schema: dict[str, Any], defs: dict[str, Any], path: str = "") -> list[str]:
+    """Dotted paths of what the schema's closed objects may hold, at the lowest level."""
+    if "$ref" in schema:
+        schema = defs[schema["$ref"].rpartition("/")[2]]
+    if "properties" not in schema:
+        return [path]
+    assert schema["additionalProperties"] is False, path
+    return [
+        found
+        for key, inner in schema["properties"].items()
+        for found in schema_paths(inner, defs, f"{path}.{key}" if path else key)
+    ]
+
+
+REFUSED = [
+    ({"replicas": 2}, "replicas"),
+    ({"image.tagg": "1"}, "tagg"),
+    ({"image.tag": "a tag"}, "/image/tag"),
+    ({"image.digest": "sha256:abc"}, "/image/digest"),
+    ({"image.pullPolicy": "Sometimes"}, "/image/pullPolicy"),
+    ({"replicaCount": "two"}, "/replicaCount"),
+    ({"replicaCount": 2}, "replicaCount"),
+    ({"managedBy": "kubernetes.io/job-controller"}, "/managedBy"),
+    ({"managedBy": "dispatcher"}, "/managedBy"),
+    ({"concurrency": 0}, "/concurrency"),
+    ({"settleTimeout": -1}, "/settleTimeout"),
+    ({"logLevel": "loud"}, "/logLevel"),
+    ({"logFormat": "xml"}, "/logFormat"),
+    ({"leaderElection.enable": True}, "enable"),
+    ({"leaderElection.leaseDuration": 0}, "/leaderElection/leaseDuration"),
+    ({"crds.keep": "yes"}, "/crds/keep"),
+    ({"rbac": True}, "/rbac"),
+    ({"serviceAccount.name": "Not A Name"}, "/serviceAccount/name"),
+    ({"metrics.port": 70000}, "/metrics/port"),
+    ({"metrics.authentication": True}, "/metrics/authentication"),
+    ({"serviceMonitor.interval": "often"}, "/serviceMonitor/interval"),
+    ({"extraArgs": ["verbose"]}, "/extraArgs/0"),
+    ({"extraEnv": [{"nam": "A"}]}, "/extraEnv/0"),
+    ({"networkPolicy.apiServerPorts": []}, "/networkPolicy/apiServerPorts"),
+    ({"podDisruptionBudget.maxUnavailable": "half"}, "/podDisruptionBudget/maxUnavailable"),
+    ({"admissionPolicies.protectPlacements": {}}, "protectPlacements"),
+    ({"admissionPolicies.protectPlacement.breakGlassGroups": ["it's"]}, "breakGlassGroups/0"),
+    ({"resources.limit": {}}, "limit"),
+    ({"imagePullSecrets": ["registry"]}, "/imagePullSecrets/0"),
+]
+
+
+@pytest.mark.parametrize(("values", "key"), REFUSED, ids=lambda it: it if isinstance(it, str) else None)
+def test_a_wrong_value_is_refused_with_its_key(helm_program: Path, values: dict[str, Any], key: str) -> None:
+    with pytest.raises(HelmRefused) as refusal:
+        render(helm_program, values=values)
+    assert key in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"), [({"acountName": "x"}, "acountName"), ({"accountName": "Me"}, "/accountName")]
+)
+def test_the_workers_chart_refuses_too(helm_program: Path, values: dict[str, Any], key: str) -> None:
+    with pytest.raises(HelmRefused) as refusal:
+        render(helm_program, "job-dispatcher-worker", values=values)
+    assert key in str(refusal.value)
+
+
+def test_what_is_generated_is_up_to_date() -> None:
+    for path, content in generated().items():
+        assert path.read_text() == content, f"{path.name}: run `make generate`"
+
+
+def pod_of(workload: Manifest) -> dict[str, Any]:
+    """The pod's spec."""
+    spec: dict[str, Any] = workload["spec"]["template"]["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_the_pods_are_confined(helm_program: Path, kind: str) -> None:
+    pod = pod_of(only(render(helm_program), kind))
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    [container] = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["limits"]["memory"]
+    assert "privileged" not in json.dumps(pod)
+    assert "hostPath" not in json.dumps(pod)
+
+
+def test_what_is_optional_is_off(helm_program: Path) -> None:
+    kinds = {it["kind"] for it in render(helm_program)}
+    assert kinds == {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "Deployment",
+        "Job",
+        "Role",
+        "RoleBinding",
+        "Service",
+        "ServiceAccount",
+    }
+
+
+def test_crds_are_kept_unless_told_otherwise(helm_program: Path) -> None:
+    policy = "helm.sh/resource-policy"
+    kept = of_kind(render(helm_program), "CustomResourceDefinition")
+    assert len(kept) >= 2
+    assert all(it["metadata"]["annotations"][policy] == "keep" for it in kept)
+    dropped = of_kind(render(helm_program, values={"crds.keep": False}), "CustomResourceDefinition")
+    assert [it["spec"] for it in dropped] == [it["spec"] for it in kept]
+    assert not any(policy in it["metadata"].get("annotations", {}) for it in dropped)
+    assert not of_kind(render(helm_program, values={"crds.enabled": False}), "CustomResourceDefinition")
+
+
+def test_crds_are_the_files(helm_program: Path) -> None:
+    files = (CHARTS / "job-dispatcher" / "files" / "crds").glob("*.yaml")
+    specs = {it["metadata"]["name"]: it["spec"] for it in map(yaml.safe_load, map(Path.read_text, files))}
+    rendered = of_kind(render(helm_program), "CustomResourceDefinition")
+    assert {it["metadata"]["name"]: it["spec"] for it in rendered} == specs
+
+
+def test_alerts_and_dashboards_are_the_files(helm_program: Path) -> None:
+    files = CHARTS / "job-dispatcher" / "files"
+    objects = render(
+        helm_program,
+        values={"prometheusRule.enabled": True, "dashboards.enabled": True, "crds.enabled": False},
+    )
+    alerts = {path.stem: yaml.safe_load(path.read_text()) for path in (files / "alerts").glob("*.yaml")}
+    rules = {it["metadata"]["name"]: it["spec"] for it in of_kind(objects, "PrometheusRule")}
+    assert rules == {f"job-dispatcher-{name}": content for name, content in alerts.items()}
+    dashboards = {path.name: json.loads(path.read_text()) for path in (files / "dashboards").glob("*.json")}
+    data = {key: json.loads(text) for it in of_kind(objects, "ConfigMap") for key, text in it["data"].items()}
+    assert data == dashboards
+
+
+def test_each_feature_brings_its_own_rights_only(helm_program: Path) -> None:
+    bare = {"tokenRenewal.enabled": False, "crds.enabled": False, "rbac.aggregateRoles": False}
+    core = set(granted(render(helm_program, values=bare)))
+    features = {
+        "leaderElection": {
+            (verb, "leases", "coordination.k8s.io", "Role") for verb in ("get", "create", "update")
+        },
+        "tokenRenewal": {("update", "secrets", "", "Role")},
+        "metrics.authentication": {
+            ("create", "tokenreviews", "authentication.k8s.io", "ClusterRole"),
+            ("create", "subjectaccessreviews", "authorization.k8s.io", "ClusterRole"),
+        },
+        "localCluster": {
+            *((verb, "jobs", "batch", "ClusterRole") for verb in ("create", "patch", "delete")),
+            ("patch", "jobs/status", "batch", "ClusterRole"),
+        },
+    }
+    for feature, rights in features.items():
+        assert not rights & core
+        objects = render(helm_program, values={**bare, f"{feature}.enabled": True})
+        assert set(granted(objects)) - core == rights, feature
+
+
+def test_servers_before_1_35_are_asked_whether_they_keep_the_field(helm_program: Path) -> None:
+    probe = ("create", "jobs", "batch", "Role")
+    assert probe in granted(render(helm_program, kubernetes="v1.34.2"))
+    assert probe not in granted(render(helm_program, kubernetes="v1.35.0"))
+
+
+def test_too_old_a_server_is_refused(helm_program: Path) -> None:
+    with pytest.raises(HelmRefused, match="kubeVersion"):
+        render(helm_program, kubernetes="v1.31.9")
+    with pytest.raises(HelmRefused, match=r"defaultManagedBy.*MutatingAdmissionPolicy"):
+        render(
+            helm_program, kubernetes="v1.33.1", values={"admissionPolicies.defaultManagedBy.enabled": True}
+        )
+
+
+def test_one_replica_without_election_never_overlaps_the_next(helm_program: Path) -> None:
+    assert only(render(helm_program), "Deployment")["spec"]["strategy"] == {"type": "Recreate"}
+    elected = {"leaderElection.enabled": True, "replicaCount": 2}
+    assert only(render(helm_program, values=elected), "Deployment")["spec"]["strategy"] == {
+        "type": "RollingUpdate"
+    }
+
+
+@pytest.mark.parametrize("renewal", [True, False])
+def test_the_workers_chart_is_what_join_makes(helm_program: Path, renewal: bool) -> None:
+    objects = render(
+        helm_program,
+        "job-dispatcher-worker",
+        values={"accountName": "mine", "tokenRenewal.enabled": renewal},
+        namespace="there",
+    )
+    features = ("core", "tokenRenewal") if renewal else ("core",)
+    made = account_manifests(namespace="there", account="mine", features=features, manager="Helm")
+
+    def by_name(entry: Manifest) -> tuple[str, str]:
+        return entry["kind"], entry["metadata"]["name"]
+
+    assert sorted(objects, key=by_name) == sorted(made, key=by_name)
