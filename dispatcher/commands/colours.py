@@ -23,6 +23,7 @@ WORDS: Final = {
     "True": GOOD,
     "False": BAD,
     "Unknown": ATTENTION,
+    "true": ATTENTION,
     "Warning": ATTENTION,
 }
 """The colour of a phase, a state, a condition's status or an Event's type."""

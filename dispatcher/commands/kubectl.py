@@ -10,6 +10,10 @@ from dispatcher.commands.verbs import Verbs
     cls=Verbs,
     verbs={
         "get": "List the Jobs that are dispatched, and where their shares are.",
+        "describe": "Show a Job's shares, conditions and recent Events.",
+        "clusters": "List the worker clusters and how they are.",
+        "cordon": "Give a worker cluster no new work; what is there goes on.",
+        "uncordon": "Give a worker cluster new work again, after cordon or drain.",
         "version": "Print the version.",
     },
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -37,6 +37,13 @@ TEMPLATE_ANNOTATION: Final = PREFIX + "template"
 DISPATCHED: Final = "Dispatched"
 FULLY_PLACED: Final = "FullyPlaced"
 
+# Of a WorkerCluster.
+DRAIN_FINALIZER: Final = PREFIX + "drain"
+"""On a WorkerCluster: mirrors are still there."""
+DRAIN_TAINT: Final = PREFIX + "drain"
+FORGET_ANNOTATION: Final = PREFIX + "forget"
+"""A person says that the cluster will not come back; nothing is waited for there."""
+
 # More annotations of a mirror.
 ELAPSED_ANNOTATION: Final = PREFIX + "elapsed-seconds"
 """How much of the Job's activeDeadlineSeconds had passed when this mirror was (re)started."""
