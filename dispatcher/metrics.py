@@ -46,6 +46,14 @@ CLUSTER_READY = Gauge(
 ORPHANS_REMOVED = Counter(
     "job_dispatcher_orphans_removed_total", "Mirrors removed because their Job was gone.", ["cluster"]
 )
+TOKEN_EXPIRY = Gauge(
+    "job_dispatcher_token_expiry_timestamp_seconds", "When the token for a cluster ends.", ["cluster"]
+)
+TOKEN_RENEWALS = Counter(
+    "job_dispatcher_token_renewals_total",
+    "Tries to renew the token for a cluster, by outcome: renewed or failed.",
+    ["cluster", "outcome"],
+)
 
 
 def status_write(code: int) -> None:

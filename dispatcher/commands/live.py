@@ -11,13 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from dispatcher.commands.colours import WORDS
+from dispatcher.commands.watching import Followed
 
-_FRAME_SECONDS = 0.2
+_FRAMES_PER_SECOND = 5
+_FRAME_SECONDS = 1 / _FRAMES_PER_SECOND
 
 
 def show_live(
     render: Callable[[], RenderableType],
-    take: Callable[[float], bool],
+    followed: Sequence[Followed],
     *,
     whole_screen: bool = False,
     console: Console | None = None,
@@ -25,20 +27,25 @@ def show_live(
 ) -> None:
     """Draw again whenever something changed and every second, until ``until`` or Ctrl-C.
 
-    ``take`` waits for changes, at most so many seconds, and says whether there were any.
+    Raises:
+        ClusterSaysNo: the server refuses.
     """
     console = console or Console(highlight=False)
+    for source in followed:
+        while not source.listed:
+            source.changes(None)
     with Live(
         render(), console=console, auto_refresh=False, screen=whole_screen, vertical_overflow="crop"
     ) as live:
         drawn = time.monotonic()
-        changed = False
         while not until():
-            changed |= take(_FRAME_SECONDS)
-            since = time.monotonic() - drawn
-            if (changed and since >= _FRAME_SECONDS) or since >= 1.0:
+            changed = False
+            for source in followed:
+                before = source.trouble
+                changed |= bool(source.changes(_FRAME_SECONDS / len(followed))) or source.trouble != before
+            if changed or time.monotonic() - drawn >= 1.0:
                 live.update(render(), refresh=True)
-                drawn, changed = time.monotonic(), False
+                drawn = time.monotonic()
         live.update(render(), refresh=True)
 
 

@@ -11,6 +11,7 @@ from dispatcher.commands.verbs import Verbs
     verbs={
         "run": "Run the controller until SIGTERM.",
         "plan": "Show how a number of replicas is divided over clusters.",
+        "uninstall-check": "Say which Jobs only a running controller can finish.",
         "version": "Print the version.",
     },
     context_settings={"help_option_names": ["-h", "--help"]},

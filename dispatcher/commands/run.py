@@ -27,6 +27,13 @@ from dispatcher.core import names
     help="host:port of /metrics, /healthz and /readyz; empty for none.",
 )
 @click.option(
+    "--metrics-authentication",
+    is_flag=True,
+    help="Ask the management cluster who may read /metrics (TokenReview, SubjectAccessReview).",
+)
+@click.option("--metrics-tls-certificate", default="", metavar="FILE", help="Serve that address with TLS.")
+@click.option("--metrics-tls-key", default="", metavar="FILE", help="The key of that certificate.")
+@click.option(
     "--settle-timeout", default=10.0, show_default=True, help="Seconds to wait for clusters at start."
 )
 @click.option(
@@ -35,7 +42,19 @@ from dispatcher.core import names
     show_default=True,
     help="Seconds after which a cluster that is away no longer holds a deleted Job.",
 )
+@click.option(
+    "--orphan-interval",
+    type=click.FloatRange(min=0.1),
+    default=20.0,
+    show_default=True,
+    help="Seconds between two looks for mirrors whose Job is gone.",
+)
 @click.option("--concurrency", default=32, show_default=True, help="Jobs worked on at once.")
+@click.option(
+    "--token-renewal",
+    is_flag=True,
+    help="Renew workers' tokens at half their life, in Secrets that `kubectl dispatch join` made.",
+)
 @click.option("--allow-insecure-kubeconfigs", is_flag=True, help="Accept insecure-skip-tls-verify.")
 @click.option(
     "--log-level",
@@ -49,9 +68,14 @@ def run(
     managed_by: str,
     namespace: str,
     metrics_address: str,
+    metrics_authentication: bool,
+    metrics_tls_certificate: str,
+    metrics_tls_key: str,
     settle_timeout: float,
     deletion_give_up_after: float,
+    orphan_interval: float,
     concurrency: int,
+    token_renewal: bool,
     allow_insecure_kubeconfigs: bool,
     log_level: str,
     log_format: str,
@@ -75,9 +99,14 @@ def run(
             managed_by=managed_by,
             namespace=namespace,
             metrics_address=metrics_address,
+            metrics_authentication=metrics_authentication,
+            metrics_tls_certificate=metrics_tls_certificate,
+            metrics_tls_key=metrics_tls_key,
             settle_timeout=settle_timeout,
             deletion_give_up_after=timedelta(seconds=deletion_give_up_after),
+            orphan_interval=orphan_interval,
             concurrency=concurrency,
+            token_renewal=token_renewal,
             allow_insecure_kubeconfigs=allow_insecure_kubeconfigs,
             log_level=log_level,
             log_format=log_format,

@@ -33,6 +33,11 @@ JOB_NAME_ANNOTATION: Final = PREFIX + "job-name"
 SEEDED_ANNOTATION: Final = PREFIX + "seeded"
 TEMPLATE_ANNOTATION: Final = PREFIX + "template"
 
+# On a Secret with a worker's kubeconfig.
+TOKEN_RENEWAL_LABEL: Final = PREFIX + "token-renewal"
+TOKEN_RENEWAL_ENABLED: Final = "enabled"
+"""The dispatcher renews the token in it."""
+
 # Condition types of a management Job beyond the built-in ones.
 DISPATCHED: Final = "Dispatched"
 FULLY_PLACED: Final = "FullyPlaced"

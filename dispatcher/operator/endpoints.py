@@ -1,9 +1,13 @@
 """The HTTP endpoints of the process: /metrics, /healthz, /readyz."""
 
-from collections.abc import Callable
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from dispatcher.operator.metrics_access import Verdict
 
 Check = Callable[[], str]
 """Why it is not so; empty when it is."""
@@ -17,14 +21,56 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)
 
 
-async def serve(address: str, *, healthy: Check, ready: Check) -> web.AppRunner:
-    """Serve on ``host:port``. Raises OSError where the address cannot be had."""
+class ServingCertificate:
+    """A certificate and its key, in files that may be renewed under way (as those of a mounted Secret are)."""
 
-    async def metrics(_request: web.Request) -> web.Response:
+    def __init__(self, certificate: str, key: str) -> None:
+        """Raises OSError or ssl.SSLError for files that cannot be used."""
+        self._files = certificate, key
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
+        self._loaded = self._times()
+        self.context.load_cert_chain(*self._files)
+
+    def refresh(self) -> None:
+        """Take a renewed certificate for the connections to come; while it is half written, keep the old one."""
+        try:
+            times = self._times()
+            if times != self._loaded:
+                self.context.load_cert_chain(*self._files)
+                self._loaded = times
+        except (OSError, ssl.SSLError):
+            return
+
+    def _times(self) -> tuple[int, ...]:
+        return tuple(Path(name).stat().st_mtime_ns for name in self._files)
+
+
+async def serve(
+    address: str,
+    *,
+    healthy: Check,
+    ready: Check,
+    access: Callable[[str | None], Awaitable[Verdict]] | None = None,
+    certificate: ServingCertificate | None = None,
+) -> web.AppRunner:
+    """Serve on ``host:port``. Raises OSError where the address cannot be had.
+
+    ``access`` judges a request for /metrics by its ``Authorization`` header; None lets everybody in.
+    """
+
+    async def metrics(request: web.Request) -> web.Response:
+        if access is not None:
+            verdict = await access(request.headers.get("Authorization"))
+            if verdict.status != 200:
+                headers = {"WWW-Authenticate": "Bearer"} if verdict.status == 401 else None
+                return web.Response(status=verdict.status, text=verdict.message, headers=headers)
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def answer(check: Check) -> Callable[[web.Request], object]:
         async def handler(_request: web.Request) -> web.Response:
+            if certificate is not None:
+                certificate.refresh()  # the probes come every few seconds
             fault = check()
             return web.Response(status=503 if fault else 200, text=fault or "ok")
 
@@ -37,5 +83,6 @@ async def serve(address: str, *, healthy: Check, ready: Check) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     host, port = split_address(address)
-    await web.TCPSite(runner, host, port).start()
+    context = certificate.context if certificate is not None else None
+    await web.TCPSite(runner, host, port, ssl_context=context).start()
     return runner

@@ -156,6 +156,14 @@ class Fleet:
         ref = (cluster.manifest.get("spec") or {}).get("kubeconfigSecretRef") or {}
         return ref.get("name", ""), ref.get("key", DEFAULT_KEY)
 
+    def secret_of(self, cluster: RegisteredCluster) -> dict[str, Any] | None:
+        """The Secret with a cluster's kubeconfig, as last seen."""
+        return self._secrets.get(self._settings.namespace, self._secret_ref(cluster)[0])
+
+    def secret_key_of(self, cluster: RegisteredCluster) -> str:
+        """The key in it."""
+        return self._secret_ref(cluster)[1]
+
     def _kubeconfig(self, cluster: RegisteredCluster) -> bytes:
         name, key = self._secret_ref(cluster)
         where = f"{self._settings.namespace}/{name}"

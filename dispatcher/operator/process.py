@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import ssl
 from typing import Any
 
 import kopf
@@ -23,10 +24,12 @@ from dispatcher.operator.events import Recorder
 from dispatcher.operator.executor import Executor, Reconciler
 from dispatcher.operator.faults import CrashPoint
 from dispatcher.operator.fleet import Fleet
+from dispatcher.operator.metrics_access import MetricsAccess
 from dispatcher.operator.orphans import OrphanCollector
 from dispatcher.operator.queue import KeyQueue
 from dispatcher.operator.settings import Settings, SettingsError
-from dispatcher.operator.world import World
+from dispatcher.operator.token_renewal import TokenRenewal
+from dispatcher.operator.world import World, utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -162,11 +165,15 @@ class Dispatcher:
             managed_by=settings.managed_by,
             interval=settings.orphan_interval,
         )
+        renewal = TokenRenewal(fleet=fleet, management=api, namespace=settings.namespace, now=utc_now)
         runner = None
         if settings.metrics_address:
             try:
+                access = MetricsAccess(api).judge if settings.metrics_authentication else None
                 runner = await endpoints.serve(
                     settings.metrics_address,
+                    access=access,
+                    certificate=self._certificate(),
                     healthy=lambda: "",
                     ready=lambda: "" if self._synced else "not synced with the management cluster",
                 )
@@ -182,6 +189,7 @@ class Dispatcher:
                 ("events", recorder.run()),
                 ("cluster status", fleet.status.run()),
                 ("orphans", orphans.run()),
+                *((("token renewal", renewal.run()),) if settings.token_renewal else ()),
             )
         ]
         stopping = asyncio.create_task(self.stop.wait())
@@ -212,6 +220,18 @@ class Dispatcher:
             if runner is not None:
                 await runner.cleanup()
             logger.info("stopped")
+
+    def _certificate(self) -> endpoints.ServingCertificate | None:
+        settings = self.settings
+        if not settings.metrics_tls_certificate:
+            return None
+        try:
+            return endpoints.ServingCertificate(settings.metrics_tls_certificate, settings.metrics_tls_key)
+        except (OSError, ssl.SSLError) as error:
+            raise SettingsError(
+                f"--metrics-tls-certificate {settings.metrics_tls_certificate} and --metrics-tls-key "
+                f"{settings.metrics_tls_key} cannot be used: {error.strerror or error}"
+            ) from None
 
     def _sink(self, api: ApiServer) -> Any:
         async def sink(namespace: str, body: dict[str, Any]) -> None:

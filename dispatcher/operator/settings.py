@@ -18,6 +18,11 @@ class Settings:
     managed_by: str = names.DEFAULT_MANAGED_BY
     namespace: str = "job-dispatcher"
     metrics_address: str = "127.0.0.1:8080"
+    metrics_authentication: bool = False
+    """Whether /metrics asks the management cluster who may read it."""
+    metrics_tls_certificate: str = ""
+    """File with the certificate to serve that port with; empty for plain HTTP."""
+    metrics_tls_key: str = ""
     allow_insecure_kubeconfigs: bool = False
     deletion_give_up_after: timedelta = timedelta(minutes=5)
     settle_timeout: float = 10.0
@@ -26,10 +31,14 @@ class Settings:
     """Seconds between two looks for mirrors whose Job is gone."""
     concurrency: int = 32
     """Jobs worked on at once."""
+    token_renewal: bool = False
+    """Whether workers' tokens are renewed (needs update on Secrets in our namespace)."""
     log_level: str = "info"
     log_format: str = "text"
 
     def __post_init__(self) -> None:
+        if bool(self.metrics_tls_certificate) != bool(self.metrics_tls_key):
+            raise SettingsError("--metrics-tls-certificate and --metrics-tls-key go together: give both")
         if self.managed_by in names.RESERVED_MANAGED_BY:
             raise SettingsError(
                 f"--managed-by {self.managed_by} is reserved for another controller; "

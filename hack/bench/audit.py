@@ -1,7 +1,7 @@
 """Who asked what of each API server, exactly: from the planes' audit logs, by the name of the account.
 
 Requests of the built-in controllers, the lab's nodes and this program are told apart by their accounts; what is left is
-the measured controller's, whichever it is. Leases are not in the logs.
+the measured controller's, whichever it is. Leases of the planes' own parts are not in the logs.
 """
 
 from __future__ import annotations

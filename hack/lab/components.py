@@ -60,7 +60,11 @@ AUDIT_POLICY = {
             "userGroups": ["system:serviceaccounts:kube-system"],
             "verbs": ["get", "list", "watch"],
         },
-        {"level": "None", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
+        {
+            "level": "None",
+            "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}],
+            "namespaces": ["kube-node-lease", "kube-system"],
+        },
         {"level": "Metadata"},
     ],
 }

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dispatcher.commands.run import run
 from dispatcher.commands.worker_account import account_manifests
 from hack.generate import generated
 from hack.generate.files import CHARTS
@@ -108,6 +109,21 @@ def test_the_workers_chart_refuses_too(helm_program: Path, values: dict[str, Any
 def test_what_is_generated_is_up_to_date() -> None:
     for path, content in generated().items():
         assert path.read_text() == content, f"{path.name}: run `make generate`"
+
+
+def options() -> set[str]:
+    """The flags that `job-dispatcher run` has."""
+    return {flag for parameter in run.params for flag in parameter.opts}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CHARTS / "job-dispatcher" / "ci").iterdir()), ids=lambda path: path.stem
+)
+def test_the_controller_has_every_flag_that_the_chart_gives(helm_program: Path, path: Path) -> None:
+    container = pod_of(only(render(helm_program, files=(path,)), "Deployment"))["containers"][0]
+    verb, *flags = container["args"]
+    assert verb == "run"
+    assert {flag.partition("=")[0] for flag in flags} <= options()
 
 
 def pod_of(workload: Manifest) -> dict[str, Any]:
