@@ -31,9 +31,9 @@ def rotate(
     token_duration: float,
     timeout: float,
 ) -> None:
-    """Give a worker cluster's registration a new token, and wait until it is Ready.
+    """Give a worker cluster's registration a new token.
 
-    The dispatcher renews tokens by itself; this is for a token that was lost, has expired while no dispatcher ran, or
+    Puts it into the Secret, and waits until the cluster is Ready. The dispatcher renews tokens by itself; this is for a token that was lost, has expired while no dispatcher ran, or
     is the first after GitOps made the objects. With --revoke the account is made anew, so that every older token ends.
 
     \b

@@ -13,7 +13,10 @@ from dispatcher.commands.management import ManagementCluster, managed_by_option
 )
 @click.option("--context", metavar="NAME", help="Context of the kubeconfig.")
 def uninstall_check(managed_by: str, kubeconfig: str | None, context: str | None) -> None:
-    """Say which Jobs only a running controller can finish, and what to do; exit code 1 while there are any."""
+    """Say which Jobs only a running controller can finish.
+
+    And what to do about them; exit code 1 while there are any. helm runs this before it uninstalls the chart.
+    """
     management = ManagementCluster(kubeconfig=kubeconfig, context=context)
     jobs = held_jobs.held(management.dispatched_jobs(managed_by, all_namespaces=True))
     if jobs:

@@ -30,9 +30,9 @@ def unjoin(
     force: bool,
     timeout: float,
 ) -> None:
-    """Take a worker cluster out: its WorkerCluster, its Secret and, with --worker-context, its account.
+    """Take a worker cluster out.
 
-    Refused while dispatched Jobs have unfinished work there. Finished mirrors stay on the worker, with pods and logs.
+    Removes its WorkerCluster, its Secret and, with --worker-context, the dispatcher's account on the worker. Refused while dispatched Jobs have unfinished work there. Finished mirrors stay on the worker, with pods and logs.
 
     \b
     Examples:
