@@ -33,8 +33,9 @@ def rotate(
 ) -> None:
     """Give a worker cluster's registration a new token.
 
-    Puts it into the Secret, and waits until the cluster is Ready. The dispatcher renews tokens by itself; this is for a token that was lost, has expired while no dispatcher ran, or
-    is the first after GitOps made the objects. With --revoke the account is made anew, so that every older token ends.
+    Puts it into the Secret, and waits until the cluster is Ready. The dispatcher renews tokens by itself; this is for a
+    token that was lost, has expired while no dispatcher ran, or is the first after GitOps made the objects. With
+    --revoke the account is made anew, so that every older token ends.
 
     \b
     Examples:

@@ -32,7 +32,8 @@ def unjoin(
 ) -> None:
     """Take a worker cluster out.
 
-    Removes its WorkerCluster, its Secret and, with --worker-context, the dispatcher's account on the worker. Refused while dispatched Jobs have unfinished work there. Finished mirrors stay on the worker, with pods and logs.
+    Removes its WorkerCluster, its Secret and, with --worker-context, the dispatcher's account on the worker. Refused
+    while dispatched Jobs have unfinished work there. Finished mirrors stay on the worker, with pods and logs.
 
     \b
     Examples:
