@@ -94,6 +94,7 @@ class Fleet:
             cluster.manifest = manifest
             if not spec_changed and not labels_changed:
                 return
+            self.status.due(name)
         cluster.changed()
         self._connect(cluster)
         self._world.wake_all()

@@ -1,0 +1,163 @@
+"""Running ``kubectl-dispatch``, with and without a terminal."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+PROGRAM = Path(sys.executable).with_name("kubectl-dispatch")
+MANAGED_BY = "jobdispatcher.io/cli"
+WAIT_SECONDS = 60.0
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Wait for something to become true."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.05)
+
+
+class Plugin:
+    """The plugin with one identity, and in one namespace (None: the context's)."""
+
+    def __init__(self, kubeconfig: Path, namespace: str | None) -> None:
+        self.namespace = namespace
+        self._kubeconfig = kubeconfig
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The identity is in KUBECONFIG; the dispatcher's value in its variable, as a person might set it."""
+        kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
+        ours = {"KUBECONFIG": str(self._kubeconfig), "JOB_DISPATCHER_MANAGED_BY": MANAGED_BY}
+        return {**kept, **ours, **more}
+
+    def command(self, *arguments: str) -> list[str]:
+        """What is run; the namespace stands before the verb, as options may."""
+        place = ["-n", self.namespace] if self.namespace else []
+        return [str(PROGRAM), *place, *arguments]
+
+    def run(self, *arguments: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run it to its end, without a terminal."""
+        return subprocess.run(
+            self.command(*arguments),
+            input=input,
+            stdin=None if input is not None else subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=WAIT_SECONDS,
+            env=self.environment(),
+        )
+
+    def ok(self, *arguments: str, input: str | None = None) -> str:
+        """Its output; it must end with 0."""
+        done = self.run(*arguments, input=input)
+        assert done.returncode == 0, done
+        return done.stdout
+
+    def refused(self, *arguments: str, code: int = 1, input: str | None = None) -> str:
+        """What it says on standard error when it ends with this code."""
+        done = self.run(*arguments, input=input)
+        assert done.returncode == code, done
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start it, without a terminal."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment(),
+        )
+
+    def on_a_terminal(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, size: tuple[int, int] = (24, 140)
+    ) -> "Session":
+        """Start it on a terminal of so many lines and columns."""
+        return Session(
+            self.command(*arguments), self.environment(TERM="xterm-256color", **(environment or {})), size
+        )
+
+
+class Session:
+    """A process on a terminal of its own."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], size: tuple[int, int]) -> None:
+        self._screen, inside = pty.openpty()
+        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+        self._process = subprocess.Popen(
+            command, stdin=inside, stdout=inside, stderr=inside, env=environment, start_new_session=True
+        )
+        os.close(inside)
+        self.output = ""
+
+    @property
+    def text(self) -> str:
+        """What was written, without the codes of colours and places."""
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.output)
+
+    def read_until(self, text: str) -> None:
+        """Read until this has been written."""
+        end = time.monotonic() + WAIT_SECONDS
+        while text not in self.text:
+            assert time.monotonic() < end, self.output
+            if not self._read(0.1) and self._process.poll() is not None:
+                assert text in self.text, self.output
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._screen, text.encode())
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+
+    def end(self) -> int:
+        """Wait for the end; the exit code."""
+        end = time.monotonic() + WAIT_SECONDS
+        while self._process.poll() is None:
+            assert time.monotonic() < end, self.output
+            self._read(0.05)
+        while self._read(0.05):
+            pass
+        os.close(self._screen)
+        return self._process.returncode
+
+    def _read(self, seconds: float) -> bool:
+        if not select.select([self._screen], [], [], seconds)[0]:
+            return False
+        try:
+            block = os.read(self._screen, 65536)
+        except OSError:
+            # Linux says EIO when nobody holds the other side any more.
+            return False
+        self.output += block.decode(errors="replace")
+        return bool(block)
+
+
+def manifest(name: str, *, script: object = None, kind: str = "Job", **spec: Any) -> str:
+    """A Job, or a CronJob of it, as a text; ``script`` says what its pods do (none: succeed at once)."""
+    template: dict[str, Any] = {
+        "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "example.com/none"}]}
+    }
+    if script is not None:
+        template["metadata"] = {"annotations": {"lab.jobdispatcher.io/script": json.dumps(script)}}
+    job_spec = {"template": template, **spec}
+    metadata = {"name": name}
+    if kind == "CronJob":
+        job_spec = {"schedule": "0 3 1 1 *", "jobTemplate": {"spec": job_spec}}
+    return json.dumps({"apiVersion": "batch/v1", "kind": kind, "metadata": metadata, "spec": job_spec})
