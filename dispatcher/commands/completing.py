@@ -6,7 +6,7 @@ A completion never says anything but names: whatever goes wrong, it offers nothi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -19,11 +19,16 @@ _SECONDS: Final = 3.0
 """A shell that waits longer for names is worse than one without."""
 
 
+def _set(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
 def _names(find: Callable[[ManagementCluster, click.Context], list[str]]) -> Callable[..., list[str]]:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
         from dispatcher.commands.management import ManagementCluster
 
-        given = ctx.params
+        # Options may stand before the verb, too.
+        given = {**(ctx.parent.params if ctx.parent else {}), **_set(ctx.params)}
         management = ManagementCluster(
             namespace=given.get("namespace"),
             kubeconfig=given.get("kubeconfig"),
@@ -34,7 +39,7 @@ def _names(find: Callable[[ManagementCluster, click.Context], list[str]]) -> Cal
             found = find(management, ctx)
         except ClusterSaysNo:
             return []
-        taken = given.get(param.name or "") or ()
+        taken = ctx.params.get(param.name or "") or ()
         taken = (taken,) if isinstance(taken, str) else taken
         return sorted(name for name in found if name.startswith(incomplete) and name not in taken)
 
@@ -76,3 +81,11 @@ complete_clusters: Final = _names(_clusters)
 """Worker clusters."""
 complete_namespaces: Final = _names(_namespaces)
 """Namespaces."""
+
+
+def complete_cluster_lists(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Worker clusters in a comma-separated list: what is before the last comma stays."""
+    before, comma, last = incomplete.rpartition(",")
+    taken = before.split(",")
+    found = complete_clusters(ctx, param, last)
+    return [f"{before}{comma}{name}" for name in found if name not in taken]

@@ -15,6 +15,7 @@ from dispatcher.commands.table import column_widths, format_table
 from dispatcher.commands.watching import Change, Followed
 
 _DELETED = "Deleted"
+_WIDEST_PHASE = "Terminating"
 _TICK_SECONDS = 1.0
 
 
@@ -61,6 +62,7 @@ class Shape:
         self.wide = wide
         self.with_headers = with_headers
         self._widths: list[int] = []
+        """Of the columns so far."""
         self._last: dict[str, list[str]] = {}
 
     def rows(self, changes: Sequence[Change]) -> tuple[list[str], list[list[str]]]:
@@ -94,6 +96,9 @@ class Shape:
         if not rows:
             return ""
         first = not self._widths and self.with_headers
+        if not self._widths:
+            # Room for every phase, so that lines stay in line.
+            self._widths = [len(_WIDEST_PHASE) if name == "PHASE" else 0 for name in headers]
         self._widths = column_widths([headers, *rows], least=self._widths)
         coloured = colours.are_wanted()
         return format_table(headers, rows, with_headers=first, coloured=coloured, widths=self._widths)
@@ -129,4 +134,5 @@ def _live(followed: Followed, shape: Shape, managed_by: str) -> None:
         headers, rows = shape.rows([Change("MODIFIED", job) for job in jobs])
         return LiveTable(headers, rows, with_headers=shape.with_headers, trouble=followed.trouble)
 
-    show_live(present, [followed])
+    followed.changes(None)
+    show_live(present, followed.take)

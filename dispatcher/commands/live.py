@@ -11,15 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dispatcher.commands.colours import WORDS
-from dispatcher.commands.watching import Followed
 
-_FRAMES_PER_SECOND = 5
-_FRAME_SECONDS = 1 / _FRAMES_PER_SECOND
+_FRAME_SECONDS = 0.2
 
 
 def show_live(
     render: Callable[[], RenderableType],
-    followed: Sequence[Followed],
+    take: Callable[[float], bool],
     *,
     whole_screen: bool = False,
     console: Console | None = None,
@@ -27,25 +25,20 @@ def show_live(
 ) -> None:
     """Draw again whenever something changed and every second, until ``until`` or Ctrl-C.
 
-    Raises:
-        ClusterSaysNo: the server refuses.
+    ``take`` waits for changes, at most so many seconds, and says whether there were any.
     """
     console = console or Console(highlight=False)
-    for source in followed:
-        while not source.listed:
-            source.changes(None)
     with Live(
         render(), console=console, auto_refresh=False, screen=whole_screen, vertical_overflow="crop"
     ) as live:
         drawn = time.monotonic()
+        changed = False
         while not until():
-            changed = False
-            for source in followed:
-                before = source.trouble
-                changed |= bool(source.changes(_FRAME_SECONDS / len(followed))) or source.trouble != before
-            if changed or time.monotonic() - drawn >= 1.0:
+            changed |= take(_FRAME_SECONDS)
+            since = time.monotonic() - drawn
+            if (changed and since >= _FRAME_SECONDS) or since >= 1.0:
                 live.update(render(), refresh=True)
-                drawn = time.monotonic()
+                drawn, changed = time.monotonic(), False
         live.update(render(), refresh=True)
 
 

@@ -29,9 +29,12 @@ class ManagementCluster(Connection):
         """The namespace to work in: the one that was named, else the context's."""
         return self.named_namespace or self.context_namespace
 
-    def jobs_path(self, *, all_namespaces: bool = False, name: str | None = None) -> str:
-        """The path of the Jobs, or of one, in the namespace to work in."""
-        return resource_path(JOBS, "jobs", namespace=None if all_namespaces else self.namespace, name=name)
+    def jobs_path(
+        self, *, all_namespaces: bool = False, namespace: str | None = None, name: str | None = None
+    ) -> str:
+        """The path of the Jobs, or of one: in ``namespace``, or else the namespace to work in."""
+        inside = None if all_namespaces else namespace or self.namespace
+        return resource_path(JOBS, "jobs", namespace=inside, name=name)
 
     def clusters_path(self, name: str | None = None) -> str:
         """The path of the WorkerClusters, or of one."""

@@ -64,6 +64,11 @@ class Followed:
         except queue.Empty:
             return found
 
+    def take(self, timeout: float) -> bool:
+        """Wait as :meth:`changes` does; whether anything is new, trouble included."""
+        before = self.trouble
+        return bool(self.changes(timeout)) or self.trouble != before
+
     def _take(self, arrived: list[Change] | dict[Key, Manifest] | ClusterSaysNo | str) -> list[Change]:
         if isinstance(arrived, ClusterSaysNo):
             raise arrived
