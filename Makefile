@@ -61,6 +61,10 @@ simulate: setup ## Random histories of crashes and faults against the invariants
 generate: venv ## Write what is made of other files: chart READMEs, worker manifest, rights table
 	@$(PY) -m hack.generate
 
+.PHONY: chaos
+chaos: setup ## 300 Jobs while parts of the clusters are killed, hung, cut off (ARGS="--isolation": p99 with one hung)
+	@$(PY) -m hack.chaos $(ARGS)
+
 .PHONY: lock
 lock: venv ## Lock the development packages anew (ARGS=--upgrade for newer ones)
 	@hack/setup/lock $(ARGS)

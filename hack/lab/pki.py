@@ -47,7 +47,7 @@ class PlaneCertificates:
     service_account: KeyPair
 
 
-class _Authority:
+class Authority:
     """A certificate authority whose files are `NAME.crt` and `NAME.key` in `folder`."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -130,7 +130,7 @@ def make(folder: Path, *, service_address: str) -> PlaneCertificates:
     folder.mkdir(parents=True, mode=0o700)
     made = files(folder)
     masters = ["system:masters"]
-    authority = _Authority(folder, "ca")
+    authority = Authority(folder, "ca")
     authority.server(made.server, addresses=["127.0.0.1", service_address])
     authority.client(made.admin, user="lab:admin", groups=masters)
     authority.client(made.controller_manager, user="system:kube-controller-manager")
@@ -138,7 +138,7 @@ def make(folder: Path, *, service_address: str) -> PlaneCertificates:
     authority.client(made.nodes, user="lab:nodes", groups=masters)
     authority.client(made.etcd_client, user="kube-apiserver-etcd-client")
     authority.client(made.kubelet_client, user="kube-apiserver-kubelet-client", groups=masters)
-    _Authority(folder, "front-proxy-ca").client(made.front_proxy_client, user=FRONT_PROXY_CLIENT)
+    Authority(folder, "front-proxy-ca").client(made.front_proxy_client, user=FRONT_PROXY_CLIENT)
     _service_account_keys(made.service_account)
     return made
 

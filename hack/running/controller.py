@@ -32,9 +32,14 @@ class Controller:
 
     @classmethod
     def start(
-        cls, lab: Lab, *, managed_by: str | None = None, environment: Mapping[str, str] | None = None
+        cls,
+        lab: Lab,
+        *,
+        managed_by: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        wait: bool = True,
     ) -> Controller:
-        """Start it and wait until it is synced and every worker cluster is Ready.
+        """Start it and wait until it is synced and every worker cluster is Ready (or do not ``wait``).
 
         ``environment``: variables beside this process' own.
 
@@ -48,7 +53,8 @@ class Controller:
             command, lab=lab.folder, log=log, environment={**os.environ, **(environment or {})}
         )
         controller = cls(process, log=log, address=address)
-        controller._wait_ready(lab)
+        if wait:
+            controller._wait_ready(lab)
         return controller
 
     @property
@@ -69,6 +75,14 @@ class Controller:
     def kill(self) -> None:
         """End it by SIGKILL, wherever it is."""
         processes.kill([self._process])
+
+    def pause(self) -> None:
+        """Freeze it (SIGSTOP)."""
+        processes.send(self._process, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused one go on (SIGCONT)."""
+        processes.send(self._process, signal.SIGCONT)
 
     def stop(self) -> None:
         """End it by SIGTERM; by SIGKILL if it takes longer than it promises."""

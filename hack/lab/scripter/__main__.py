@@ -108,7 +108,7 @@ class Plane:
         if life := self._lives.get(uid):
             life.observe(pod)
         else:
-            self._lives[uid] = PodLife(pod, attempts=self._attempts, writer=self)
+            self._lives[uid] = PodLife(pod, attempts=self._attempts, writer=self, record=_log)
 
     async def _is_fake(self, node: str) -> bool:
         async with self._session.get(f"/api/v1/nodes/{node}") as response:
@@ -148,6 +148,11 @@ class Plane:
                         raise PodGone  # refused for good: nothing more can be done for this pod
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
+
+
+def _log(record: JSON) -> None:
+    """A line of the scripter's log: what ran where, also after the pod is gone."""
+    print(orjson.dumps(record).decode())
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -33,10 +34,19 @@ class Writer(Protocol):
 class PodLife:
     """Plays `pod` from the moment it is bound to a node to its removal."""
 
-    def __init__(self, pod: JSON, *, attempts: Attempts, writer: Writer) -> None:
+    def __init__(
+        self,
+        pod: JSON,
+        *,
+        attempts: Attempts,
+        writer: Writer,
+        record: Callable[[JSON], None] = lambda _: None,
+    ) -> None:
+        """``record`` is told of each run's start and end once the API server has it."""
         self._pod = pod
         self._attempts = attempts
         self._writer = writer
+        self._record = record
         self._place = attempts.place(pod["metadata"])
         self._bound = asyncio.Event()
         self._deleted = asyncio.Event()
@@ -79,6 +89,7 @@ class PodLife:
         else:
             self._run = Run(began=datetime.now(UTC))
             await self._write(statuses.running(self._pod, self._run))
+            self._tell("started")
         while True:
             place = self._place
             outcome = script.outcome(index=place.index, attempt=place.attempt, nth=place.nth)
@@ -90,6 +101,7 @@ class PodLife:
             now = datetime.now(UTC)
             if not self._restarts(outcome.exit):
                 await self._end(statuses.finished(self._pod, self._run, code=outcome.exit, now=now))
+                self._tell("ended", exit=outcome.exit)
                 return
             earlier = statuses.terminated(code=outcome.exit, began=self._run.began, ended=now)
             await self._write(statuses.restarting(self._pod, self._run, code=outcome.exit, now=now))
@@ -110,6 +122,7 @@ class PodLife:
             await asyncio.sleep(outcome.after)
             now = datetime.now(UTC)
             await self._end(statuses.finished(self._pod, self._run, code=outcome.exit, now=now))
+            self._tell("stopped", exit=outcome.exit)
         await self._writer.remove(self._pod)
 
     async def _write(self, status: JSON) -> None:
@@ -118,6 +131,24 @@ class PodLife:
     async def _end(self, status: JSON) -> None:
         await self._write(status)
         self._ended = True
+
+    def _tell(self, what: str, **more: Any) -> None:
+        metadata, place = self._pod["metadata"], self._place
+        self._record(
+            {
+                "what": what,
+                "time": datetime.now(UTC).isoformat(),
+                "namespace": metadata["namespace"],
+                "pod": metadata["name"],
+                "uid": metadata["uid"],
+                "labels": metadata.get("labels", {}),
+                "job": place.job,
+                "index": place.index,
+                "nth": place.nth,
+                "try": place.attempt,
+                **more,
+            }
+        )
 
     def _resume(self) -> None:
         """Goes on where an earlier process of ours stopped."""
