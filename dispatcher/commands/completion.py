@@ -5,7 +5,6 @@ from typing import Final
 
 import click
 
-_VARIABLE: Final = "_KUBECTL_DISPATCH_COMPLETE"
 _PROGRAM: Final = "kubectl-dispatch"
 _NO_FILES: Final = 4
 _DEFAULT: Final = 0
@@ -29,11 +28,11 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from dispatcher.commands.kubectl import commands
+    from dispatcher.commands.kubectl import COMPLETE_VARIABLE, commands
 
     found = get_completion_class(shell)
     assert found is not None, shell
-    click.echo(found(commands, {}, _PROGRAM, _VARIABLE).source())
+    click.echo(found(commands, {}, _PROGRAM, COMPLETE_VARIABLE).source())
 
 
 def main() -> None:
@@ -44,10 +43,10 @@ def main() -> None:
     """
     from click.shell_completion import ShellComplete
 
-    from dispatcher.commands.kubectl import commands
+    from dispatcher.commands.kubectl import COMPLETE_VARIABLE, commands
 
     *words, incomplete = sys.argv[1:] or [""]
-    completer = ShellComplete(commands, {}, "kubectl dispatch", _VARIABLE)
+    completer = ShellComplete(commands, {}, "kubectl dispatch", COMPLETE_VARIABLE)
     items = completer.get_completions(words, incomplete)
     for item in items:
         if item.type == "plain":

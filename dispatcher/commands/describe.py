@@ -95,12 +95,17 @@ def _fields(job: Manifest, now: datetime, *, coloured: bool) -> Iterator[str]:
         for key, value in (metadata.get("annotations") or {}).items()
         if key not in _OWN_ANNOTATIONS
     }
+    labels = {
+        key: value
+        for key, value in (metadata.get("labels") or {}).items()
+        if key not in names.GENERATED_LABELS
+    }
     indexed = spec.get("completionMode") == "Indexed"
     pods = {key: status.get(key) or 0 for key in ("active", "ready", "succeeded", "failed", "terminating")}
     fields: list[tuple[str, str | list[str]]] = [
         ("Name", metadata["name"]),
         ("Namespace", metadata["namespace"]),
-        ("Labels", _pairs(metadata.get("labels"))),
+        ("Labels", _pairs(labels)),
         ("Annotations", _pairs(annotations)),
         ("Managed By", spec.get("managedBy", "")),
         (

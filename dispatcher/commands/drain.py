@@ -78,9 +78,9 @@ def _wait(management: ManagementCluster, cluster: Manifest, jobs: Followed, *, t
             raise ClusterSaysNo(f"the WorkerCluster {name} has been deleted")
         unseen = not _noticed(seen, cluster["metadata"]["generation"])
         left = unfinished(jobs.objects.values(), name)
+        progress.say(left, unseen=unseen)
         if not left and not unseen:
             return
-        progress.say(left, unseen=unseen)
         if time.monotonic() >= end:
             raise ClusterSaysNo(f"not drained within {timeout:g}s: {progress.waits_for(left, unseen=unseen)}")
         jobs.changes(min(1.0, max(0.01, end - time.monotonic())))
@@ -115,8 +115,9 @@ class _Progress:
         before, self._before = self._before, left
         for name in (before or {}).keys() - left.keys():
             self._print(f"{name} has nothing left on {self._cluster}")
+        news = before is None or left.keys() - before.keys() or (before and not left)
         due = time.monotonic() - self._said >= _REMIND_SECONDS
-        if before is None or due or left.keys() - before.keys() or (before and not left):
+        if (left or unseen) and (news or due):
             self._print(f"waiting: {self.waits_for(left, unseen=unseen)}")
 
     def waits_for(self, left: Left, *, unseen: bool) -> str:

@@ -1,13 +1,16 @@
 """``kubectl-dispatch``, which kubectl runs as ``kubectl dispatch``."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from dispatcher import __version__
 from dispatcher.commands.management import CONNECTION_OPTIONS
 from dispatcher.commands.verbs import Verbs
+
+COMPLETE_VARIABLE: Final = "_KUBECTL_DISPATCH_COMPLETE"
+"""By it a completion script asks for candidates."""
 
 
 def _with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -57,4 +60,4 @@ def commands(**given: Any) -> None:
 
 def main() -> None:
     """The console script. Exit codes: 0 done, 1 the cluster said no, 2 wrong usage."""
-    commands(prog_name="kubectl dispatch")
+    commands(prog_name="kubectl dispatch", complete_var=COMPLETE_VARIABLE)

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import subprocess
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tests.cli.plugin import Plugin, manifest
 pytestmark = pytest.mark.usefixtures("controller")
 
 NEVER_ENDS = [{"exit": None}]
-INDEXED: dict[str, Any] = {"completionMode": "Indexed", "completions": 6, "parallelism": 6}
+INDEXED: dict[str, Any] = {"completionMode": "Indexed", "completions": 9, "parallelism": 9}
 
 
 def test_a_job_is_submitted_followed_listed_and_described(plugin: Plugin) -> None:
@@ -23,12 +24,12 @@ def test_a_job_is_submitted_followed_listed_and_described(plugin: Plugin) -> Non
     assert said.splitlines()[0] == "job.batch/pages created"
     assert said.splitlines()[-1] == "job.batch/pages complete"
     [line] = plugin.ok("get", "--no-headers").splitlines()
-    assert line.split()[:4] == ["pages", "Complete", "6/6", "0"]
-    assert line.split()[5] == "worker-1:2/2,worker-2:2/2,worker-3:2/2"
+    assert line.split()[:4] == ["pages", "Complete", "9/9", "0"]
+    assert line.split()[5] == "worker-1:3/3,worker-2:3/3,worker-3:3/3"
     described = plugin.ok("describe", "pages")
     shares = [line.split() for line in described.splitlines() if line.startswith("  worker-")]
     assert [(it[0], it[1], it[3], it[4], it[7]) for it in shares] == [
-        (f"worker-{n + 1}", "pages", f"{2 * n}-{2 * n + 1}", "2", "Finished") for n in range(3)
+        (f"worker-{n + 1}", "pages", f"{3 * n}-{3 * n + 2}", "3", "Finished") for n in range(3)
     ]
     conditions = described[described.index("\nConditions:") : described.index("\nEvents:")]
     assert {"Dispatched", "SuccessCriteriaMet", "Complete"} <= set(conditions.split())
@@ -77,20 +78,35 @@ def test_a_failed_job_is_exit_code_1(plugin: Plugin) -> None:
     assert "Why:" in plugin.ok("describe", "bad")
 
 
-def test_a_job_that_is_deleted_while_it_is_followed(plugin: Plugin, lab: Lab) -> None:
-    running = plugin.start("get", "-w")
-    plugin.ok("submit", "-f", "-", input=manifest("long", script=NEVER_ENDS))
-    follower = plugin.start("submit", "-f", "-", "--wait")
-    assert follower.wait(60) == 2
-    assert running.stdout is not None
-    while "Running" not in (line := running.stdout.readline()):
-        assert line
-    lab.management.api.delete(f"/apis/batch/v1/namespaces/{plugin.namespace}/jobs/long")
-    while "Deleted" not in (line := running.stdout.readline()):
-        assert line
-    running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=60)
-    assert (running.returncode, errors) == (130, "")
+def test_a_job_that_is_deleted_while_it_is_watched(plugin: Plugin, lab: Lab) -> None:
+    path = f"/apis/batch/v1/namespaces/{plugin.namespace}/jobs/long"
+    with plugin.start("get", "-w") as watching:
+        plugin.ok("submit", "-f", "-", input=manifest("long", script=NEVER_ENDS))
+        read_until(watching, "Running")
+        lab.management.api.delete(path)
+        read_until(watching, "Deleted")
+        watching.send_signal(signal.SIGINT)
+        _, errors = watching.communicate(timeout=60)
+    assert (watching.returncode, errors) == (130, "")
+
+
+def test_a_job_that_is_deleted_before_its_end(plugin: Plugin, lab: Lab) -> None:
+    path = f"/apis/batch/v1/namespaces/{plugin.namespace}/jobs"
+    job = json.loads(manifest("long", script=NEVER_ENDS))
+    file = lab.folder / f"{plugin.namespace}.json"
+    file.write_text(json.dumps(job))
+    with plugin.start("submit", "-f", str(file), "--wait") as following:
+        read_until(following, "Running")
+        lab.management.api.delete(f"{path}/long")
+        _, errors = following.communicate(timeout=60)
+    assert (following.returncode, errors) == (1, "job.batch/long has no result: it was deleted\n")
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> None:
+    """Read lines until one has this text."""
+    assert process.stdout is not None
+    while text not in (line := process.stdout.readline()):
+        assert line, f"it ended before {text}"
 
 
 def test_waiting_ends_with_its_timeout(plugin: Plugin) -> None:

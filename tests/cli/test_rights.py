@@ -59,7 +59,7 @@ def test_who_sees_the_jobs_of_one_namespace(people: People, plugin: Plugin) -> N
     people.allow("reader", JOBS)
     assert user.ok("get", "--no-headers").split()[0] == "x"
     described = user.ok("describe", "x")
-    assert "Phase:              Suspended" in described
+    assert re.search(r"^Phase: +Suspended$", described, flags=re.MULTILINE)
     assert 'resources: ["events"], verbs: ["list"]}' in described
     said = user.ok("top")
     assert "workerclusters.jobdispatcher.io is forbidden" in said
