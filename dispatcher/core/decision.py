@@ -6,11 +6,20 @@ matters in one place: what decides (a placement, a verdict, a suspension) is wri
 accepted before any mirror is touched because of it.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dispatcher.core import dispatched, mirroring, names, placing, recovery, sight, stopping, verdict
+from dispatcher.core import (
+    dispatched,
+    leaving,
+    mirroring,
+    names,
+    placing,
+    recovery,
+    sight,
+    stopping,
+    verdict,
+)
 from dispatcher.core.actions import Action, Decision, Event, WriteJob
 from dispatcher.core.job import Job
 from dispatcher.core.mirror import Mirror
@@ -87,18 +96,21 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     """A placed Job: take over what happened, judge it, move work, and bring the mirrors in line."""
     job = observation.job
     seen = sight.see(observation, persisted)
-    outcome = verdict.judge(
-        job, seen.placement, seen.progress, mirrors=_live_mirrors(seen), now=observation.now
-    )
+    outcome = verdict.judge(job, seen.placement, seen.progress, mirrors=seen.counting(), now=observation.now)
     if outcome is not None:
         return _end(observation, seen, outcome)
     draft = StatusDraft(job, observation.now)
     draft.count(seen.progress)
-    events: list[Event] = []
+    events: list[Event] = list(seen.events)
     placement = seen.placement
     problem: Problem | None = None
-    for share in seen.lost:
+    for share in seen.gone:
         placement = placement.retire(share)
+    placement = leaving.retire_removed(observation, placement, seen.by_share)
+    departed = leaving.lose(observation, placement, needs_refuge=True)
+    evicted = leaving.evict(observation, departed.placement, seen.by_share)
+    placement = leaving.spare(observation, evicted.placement, seen.by_share, seen.progress)
+    events += (*departed.events, *evicted.events)
     if job.completions is None and seen.progress.counts.succeeded:
         placement = _without_unmade(observation, seen, placement)
     if job.suspend:
@@ -108,10 +120,11 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
         placement = placing.cut_to_completions(job, placement, seen.progress)
         problem = dispatched.name_taken(observation, placement)
         placement = placing.rename_taken(observation, placement)
-        placed = placing.place_outstanding(observation, placement, seen.progress, seen.lost)
+        placed = placing.place_outstanding(observation, placement, seen.progress, seen.gone)
         if isinstance(placed, Problem):
             problem = placed
         else:
+            events += dispatched.tell_moved(placement, placed.placement)
             placement = placed.placement
             events += dispatched.tell_waiting(draft, placed.waiting)
         placement = placing.move_parallelism(job, placement, seen.progress)
@@ -125,14 +138,11 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     if job.completions is None and seen.progress.counts.succeeded:
         actions += _wind_down(observation, seen)
     actions += mirroring.steer(observation, seen.placement, seen.by_share, seen.progress)
+    actions += leaving.withdraw(observation, persisted, seen.by_share)
     actions += mirroring.strays(observation, seen.by_share)
     if write is not None and not told.postponed:
         actions.append(write)
-    return Decision(tuple(actions), _look_again(observation, told.postponed))
-
-
-def _live_mirrors(seen: Seen) -> Mapping[int, Mirror]:
-    return {share_id: mirror for share_id, mirror in seen.by_share.items() if not mirror.gone}
+    return Decision(tuple(actions), _look_again(observation, placement, told.postponed))
 
 
 def _without_unmade(observation: Observation, seen: Seen, placement: Placement) -> Placement:
@@ -165,7 +175,7 @@ def _wind_down(observation: Observation, seen: Seen) -> list[Action]:
 
 def _suspend(observation: Observation, seen: Seen, draft: StatusDraft) -> list[Event]:
     """Suspended turns True once every mirror has acknowledged it."""
-    for mirror in seen.by_share.values():
+    for mirror in _in_reach(observation, seen).values():
         if mirror.finished or mirror.gone or not mirror.seeded:
             continue
         if not mirror.is_true("Suspended") or mirror.status.get("active"):
@@ -175,6 +185,17 @@ def _suspend(observation: Observation, seen: Seen, draft: StatusDraft) -> list[E
     if observation.rules.clears_start_time:
         draft.clear_start()
     return [Event("Normal", "Suspended", "Job suspended")]
+
+
+def _in_reach(observation: Observation, seen: Seen) -> dict[int, Mirror]:
+    """The mirrors that the Job waits for: all but those of lost shares whose cluster is away."""
+    lost = {
+        share.id
+        for share in seen.placement.shares
+        if share.state in (ShareState.LOST, ShareState.REMOVING)
+        and not observation.is_ready(share.cluster, share.cluster_uid)
+    }
+    return {share_id: mirror for share_id, mirror in seen.by_share.items() if share_id not in lost}
 
 
 def _resume(job: Job, draft: StatusDraft) -> list[Event]:
@@ -189,6 +210,8 @@ def _resume(job: Job, draft: StatusDraft) -> list[Event]:
 def _end(observation: Observation, seen: Seen, outcome: Verdict) -> Decision:
     """The Job's end is decided: write it, stop what runs, and finish once nothing does."""
     job = observation.job
+    departed = leaving.lose(observation, seen.placement, needs_refuge=False)
+    seen = replace(seen, placement=departed.placement)
     draft = StatusDraft(job, observation.now)
     if "startTime" not in draft.fields and not job.suspend:
         draft.start()
@@ -197,32 +220,45 @@ def _end(observation: Observation, seen: Seen, outcome: Verdict) -> Decision:
     strays = _reachable_strays(observation, seen)
     ended = all(
         mirror.finished or mirror.gone or (mirror.suspend and mirror.still and not mirror.seeded)
-        for mirror in (*seen.by_share.values(), *strays)
+        for mirror in (*_in_reach(observation, seen).values(), *strays)
     )
     unseen = any(
         share.id not in seen.by_share
-        and share.state is ShareState.ACTIVE
         # A POST under way may just be making it.
         and (share.mirror_uid or (share.cluster, share.mirror) in observation.in_flight)
-        for share in seen.placement.shares
-        if share not in seen.lost
+        for share in seen.placement.held
+        if share not in seen.gone
     )
-    events: tuple[Event, ...] = ()
-    if ended and not unseen:
+    events = (*seen.events, *departed.events)
+    finished = ended and not unseen
+    if finished:
         _settle(seen, draft, job)
-        draft.finish(outcome, _live_mirrors(seen), observation.now)
-        events = (_end_event(outcome),)
+        draft.finish(outcome, seen.counting(), observation.now)
+        events = (*events, _end_event(outcome))
     write = _draft_write(observation, draft, seen.placement, events)
-    if new or events:
+    if new or events or seen.placement.structure() != seen.persisted.structure():
         return Decision((write,) if write else ())
     ready = {
         share.id for share in seen.placement.shares if observation.is_ready(share.cluster, share.cluster_uid)
     }
     running = [mirror for share_id, mirror in seen.by_share.items() if share_id in ready]
-    actions: list[Action] = stopping.carry_out(outcome, (*running, *strays), observation)
+    left = [
+        seen.by_share[share.id]
+        for share in seen.placement.shares
+        if share.id in ready and share.id in seen.by_share and _is_left(job, share, seen)
+    ]
+    actions: list[Action] = stopping.carry_out(outcome, (*running, *strays), observation, surplus=left)
     if write is not None:
         actions.append(write)
-    return Decision(tuple(actions))
+    return Decision(tuple(actions), _look_again(observation, seen.placement, False))
+
+
+def _is_left(job: Job, share: Share, seen: Seen) -> bool:
+    """Whether a mirror has work left that the Job needs no more: it would not end by itself."""
+    if share.state in (ShareState.DRAINING, ShareState.LOST, ShareState.REMOVING):
+        return True
+    mirror = seen.by_share[share.id]
+    return job.completions is not None and mirror.count("succeeded") < mirror.spec.get("completions", 0)
 
 
 def _reachable_strays(observation: Observation, seen: Seen) -> list[Mirror]:
@@ -284,9 +320,10 @@ def _draft_write(
     return WriteJob({**job.manifest, "metadata": metadata, "status": status}, events)
 
 
-def _look_again(observation: Observation, postponed: bool) -> float | None:
+def _look_again(observation: Observation, placement: Placement, postponed: bool) -> float | None:
     retries = (attempt.retry_at for attempt in observation.attempts.values())
     moments = [moment for moment in retries if moment > observation.now]
+    moments += leaving.turning_points(observation, placement)
     end = verdict.deadline(observation.job)
     if end is not None:
         moments.append(end)

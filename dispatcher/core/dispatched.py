@@ -1,5 +1,6 @@
 """What a Job says of its dispatch: the conditions Dispatched and FullyPlaced, and their Events."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -7,7 +8,7 @@ from dispatcher.core import names
 from dispatcher.core.actions import Event
 from dispatcher.core.job import Job
 from dispatcher.core.observation import Attempt, Observation, Refusal
-from dispatcher.core.placement import Placement, Share
+from dispatcher.core.placement import Placement, Share, ShareState
 from dispatcher.core.placing import Problem
 from dispatcher.core.sight import Seen
 from dispatcher.core.status import StatusDraft
@@ -65,7 +66,12 @@ def tell_dispatched(
 
 def describe(placement: Placement) -> str:
     """The shares in a short text, for the Dispatched condition and its Event."""
-    shares = placement.shares
+    shares = [share for share in placement.shares if share.state is not ShareState.REMOVING]
+    clusters = len({share.cluster for share in shares})
+    return f"Divided over {clusters} cluster{'' if clusters == 1 else 's'}: {_listed(shares)}"
+
+
+def _listed(shares: Sequence[Share]) -> str:
     texts = []
     for share in shares[:LISTED_CLUSTERS]:
         part = f"parallelism {share.parallelism}"
@@ -73,10 +79,22 @@ def describe(placement: Placement) -> str:
             part += f", indexes {share.indexes.format()}"
         elif share.completions is not None:
             part += f", completions {share.completions}"
+        if share.state in (ShareState.LOST, ShareState.DRAINING):
+            part += f", {share.state.lower()}"
         texts.append(f"{share.cluster} ({part})")
     more = f" and {len(shares) - LISTED_CLUSTERS} more" if len(shares) > LISTED_CLUSTERS else ""
-    clusters = len({share.cluster for share in shares})
-    return f"Divided over {clusters} cluster{'' if clusters == 1 else 's'}: {', '.join(texts)}{more}"
+    return ", ".join(texts) + more
+
+
+def tell_moved(before: Placement, after: Placement) -> list[Event]:
+    """New shares for work that another cluster has left."""
+    old = {share.id for share in before.shares}
+    new = [share for share in after.shares if share.id not in old]
+    left = [s.cluster for s in before.shares if s.state in (ShareState.LOST, ShareState.REMOVING)]
+    if not new or not left:
+        return []
+    text = f"Work that {', '.join(sorted(set(left)))} had not done moves to {_listed(new)}"
+    return [Event("Normal", "ShareMoved", text)]
 
 
 def name_taken(observation: Observation, placement: Placement) -> Problem | None:

@@ -56,10 +56,19 @@ class Mirror:
         """The worker's Job controller has acknowledged that it runs (or did run) it."""
         return "startTime" in self.status and not self.is_true("Suspended")
 
+    def count(self, field: str) -> int:
+        """A counter of the status; 0 where it is absent."""
+        return int(self.status.get(field) or 0)
+
     def is_true(self, condition: str) -> bool:
         """Whether a condition stands at True."""
         found = self.conditions.get(condition)
         return found is not None and found.status == "True"
+
+    @property
+    def fenced(self) -> bool:
+        """It is stopped for certain: the controller has acknowledged the suspension and nothing of it runs."""
+        return self.suspend and self.is_true("Suspended") and self.still
 
     @property
     def still(self) -> bool:
@@ -107,6 +116,13 @@ def failed_indexes(mirror: Mirror) -> IndexSet:
         return IndexSet()
 
 
+def credited(mirror: Mirror) -> int:
+    """How many of ``status.succeeded`` are not its own pods': put there because others do that work."""
+    text = mirror.annotations.get(names.CREDITED_ANNOTATION, "")
+    own = int(text) if text.isdecimal() and len(text) < 10 else 0
+    return own + (names.WOUND_DOWN_ANNOTATION in mirror.annotations)
+
+
 def _uncounted(mirror: Mirror, outcome: str) -> int:
     """Pods that had ended but were not yet in the counters when the mirror went; nobody else counts them."""
     if not mirror.gone:
@@ -118,9 +134,12 @@ def local_counts(mirror: Mirror, share: Share) -> Counts:
     """What the mirror's own pods did: for Indexed, the seed is taken out by the share's interval."""
     status = mirror.status
     if share.interval is None:
-        succeeded = int(status.get("succeeded") or 0) + _uncounted(mirror, "succeeded")
+        succeeded = int(status.get("succeeded") or 0) - credited(mirror) + _uncounted(mirror, "succeeded")
+        if share.completions is not None:  # a part that was cut while more pods ran than it needs
+            succeeded = min(succeeded, share.completions)
     else:
-        succeeded = len(completed_indexes(mirror) & share.indexes) if mirror.seeded else 0
+        succeeded = len(completed_indexes(mirror) & share.indexes) - share.decided_before
+    succeeded = max(0, succeeded) if mirror.seeded else 0
     active = 0 if mirror.gone else int(status.get("active") or 0)
     return Counts(
         succeeded=succeeded,

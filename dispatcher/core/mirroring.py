@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dispatcher.core import manifest, names
+from dispatcher.core import ceding, manifest, names
 from dispatcher.core.actions import (
     JSON_PATCH,
     MERGE_PATCH,
@@ -109,6 +109,10 @@ def steer(
             continue
         if not mirror.seeded:
             actions.append(plant_seed(mirror, seed(mirror.spec.get("completions"), share, progress)))
+            continue
+        ceded = ceding.cede(observation, share, mirror, progress)
+        if ceded is not None:
+            actions.append(ceded)
             continue
         patch = difference(observation, share, mirror, progress)
         if patch is None:

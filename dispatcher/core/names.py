@@ -54,6 +54,8 @@ ELAPSED_ANNOTATION: Final = PREFIX + "elapsed-seconds"
 """How much of the Job's activeDeadlineSeconds had passed when this mirror was (re)started."""
 APPLIED_ANNOTATION: Final = PREFIX + "applied"
 """Which label and annotation keys came from the Job, so that a removed one is removed here too."""
+CREDITED_ANNOTATION: Final = PREFIX + "credited"
+"""On a mirror with completions: so many of ``status.succeeded`` are ours; that part of the work is done elsewhere."""
 WOUND_DOWN_ANNOTATION: Final = PREFIX + "wound-down"
 """On a work queue's mirror: one of ``status.succeeded`` is ours, put there to end the queue."""
 

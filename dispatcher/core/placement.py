@@ -24,10 +24,23 @@ class PlacementError(ValueError):
 
 
 class ShareState(StrEnum):
-    """What a share is doing. A share that moved away is no longer in the placement (see ``retired``)."""
+    """What a share is doing. One whose mirror is gone is no longer in the placement (see ``retired``).
+
+    Active: its mirror runs its part, or is still to be made. Finished: its mirror is Complete or Failed.
+    Draining: it must leave its cluster; its mirror is stopped, then counted. Lost: its cluster is away for
+    too long; what was not counted by then runs elsewhere. Removing: all of it is counted that ever will be,
+    and its mirror is deleted.
+    """
 
     ACTIVE = "Active"
     FINISHED = "Finished"
+    DRAINING = "Draining"
+    LOST = "Lost"
+    REMOVING = "Removing"
+
+
+SELF_EVIDENT = (ShareState.ACTIVE, ShareState.FINISHED)
+"""States that the mirror itself shows; the others are decisions, persisted before they are acted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +71,9 @@ class Counts:
 class Share:
     """A part of a Job on one cluster.
 
-    ``completions`` is None for a work queue; ``interval`` (first, last) is set for Indexed and holds
-    ``completions`` indexes. ``mirror_uid`` is empty until the mirror was seen.
+    ``completions`` is None for a work queue; ``interval`` (first, last) is set for Indexed. It holds
+    ``completions`` indexes of its own and may span others that were decided before the share was made.
+    ``mirror_uid`` is empty until the mirror was seen.
     """
 
     id: int
@@ -77,6 +91,13 @@ class Share:
     def remaining(self) -> int | None:
         """Completions that are not yet reached; None for a work queue."""
         return None if self.completions is None else max(0, self.completions - self.counts.succeeded)
+
+    @property
+    def decided_before(self) -> int:
+        """How many indexes of the interval were decided when the share was made; the seed holds them."""
+        return (
+            0 if self.interval is None else self.interval[1] - self.interval[0] + 1 - (self.completions or 0)
+        )
 
     @property
     def indexes(self) -> IndexSet:
@@ -97,6 +118,13 @@ class Placement:
     def active(self) -> tuple[Share, ...]:
         """The live shares: their mirrors run or are still to be made."""
         return tuple(share for share in self.shares if share.state is ShareState.ACTIVE)
+
+    @property
+    def held(self) -> tuple[Share, ...]:
+        """The shares whose work nobody else may have: live ones, and those being stopped."""
+        return tuple(
+            share for share in self.shares if share.state in (ShareState.ACTIVE, ShareState.DRAINING)
+        )
 
     def total(self) -> Counts:
         """The counts of all shares, live, finished and retired."""
@@ -122,6 +150,7 @@ class Placement:
             self.next_id,
             tuple(
                 (s.id, s.cluster, s.cluster_uid, s.mirror, s.parallelism, s.completions, s.interval)
+                + (() if s.state in SELF_EVIDENT else (s.state,))
                 for s in self.shares
             ),
         )
@@ -202,7 +231,7 @@ def read_share(record: Mapping[str, Any]) -> Share:
     """Read a share's record. Raises :class:`PlacementError`, :class:`KeyError`, :class:`ValueError`."""
     interval = parse_interval(_text(record, "indexes")) if "indexes" in record else None
     completions = _integer(record, "completions") if "completions" in record else None
-    if interval is not None and completions != interval[1] - interval[0] + 1:
+    if interval is not None and not 1 <= (completions or 0) <= interval[1] - interval[0] + 1:
         raise PlacementError("completions does not match indexes")
     return Share(
         id=_integer(record, "id"),

@@ -8,7 +8,7 @@ from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Job
 from dispatcher.core.manifest import suffixed_name
 from dispatcher.core.observation import Cluster, Observation, Refusal, matches
-from dispatcher.core.placement import MAX_SHARES, Counts, Placement, Share, ShareState
+from dispatcher.core.placement import MAX_SHARES, Counts, Placement, Share
 from dispatcher.core.preferences import (
     EVEN,
     ClusterPreferences,
@@ -53,6 +53,8 @@ def exclusion(cluster: Cluster, observation: Observation) -> str:
     """Why a cluster gets no new work of this Job; empty when it may have some."""
     if not cluster.ready:
         return f"not ready ({cluster.reason or 'no answer yet'})"
+    if cluster.leaving:
+        return "being removed"
     if cluster.unschedulable:
         return "unschedulable"
     namespace = observation.job.namespace
@@ -81,19 +83,20 @@ def no_cluster(observation: Observation) -> Problem:
 
 
 def outstanding_indexes(job: Job, placement: Placement, progress: Progress) -> IndexSet:
-    """The indexes that no live share holds and that are not decided yet."""
+    """The indexes that no share holds and that are not decided yet."""
     if not job.completions:
         return IndexSet()
     held = progress.completed | progress.failed_indexes
-    for share in placement.active:
+    for share in placement.held:
         held = held | share.indexes
     return IndexSet.interval(0, job.completions - 1) - held
 
 
 def outstanding_completions(job: Job, placement: Placement) -> int:
-    """The completions that no live share holds and that are not reached yet (NonIndexed)."""
-    held = sum(share.completions or 0 for share in placement.active)
-    settled = sum(share.counts.succeeded for share in placement.shares if share.state is ShareState.FINISHED)
+    """The completions that no share holds and that are not reached yet (NonIndexed)."""
+    holding = placement.held
+    held = sum(share.completions or 0 for share in holding)
+    settled = sum(share.counts.succeeded for share in placement.shares if share not in holding)
     settled += sum(counts.succeeded for counts in placement.retired.values())
     return max(0, (job.completions or 0) - held - settled)
 
@@ -118,7 +121,7 @@ def place_outstanding(
     indexes = outstanding_indexes(job, placement, progress) if job.indexed else IndexSet()
     if job.completions is None:
         amount = 0
-        needed = (bool(homes) or not placement.shares) and progress.counts.succeeded == 0
+        needed = (bool(homes) or not placement.held) and progress.counts.succeeded == 0
     else:
         amount = len(indexes) if job.indexed else outstanding_completions(job, placement)
         needed = amount > 0
@@ -129,7 +132,7 @@ def place_outstanding(
         return no_cluster(observation)
     allowed = {cluster.name for cluster in clusters}
     if homes and all(home.cluster in allowed for home in homes):
-        stayed = _stay(observation, placement, homes, indexes=indexes, amount=amount)
+        stayed = _stay(observation, placement, progress, homes)
         return place_outstanding(observation, stayed, progress, ())
     order = [cluster.name for cluster in clusters]
     preferences = _left_of(wish(job).preferences, placement, order)
@@ -137,7 +140,7 @@ def place_outstanding(
         # Pods that find each other by name cannot do so across clusters.
         held = [share.cluster for share in placement.active if share.cluster in allowed]
         order = held[:1] or division.first_choice(order, preferences, key=job.key)
-    pods = max(0, job.parallelism - sum(share.parallelism for share in placement.active))
+    pods = max(0, job.parallelism - sum(share.parallelism for share in placement.held))
     divided = division.divide(
         key=job.key,
         parallelism=pods,
@@ -146,14 +149,16 @@ def place_outstanding(
         preferences=preferences,
     )
     parts = divided.parts
-    if not parts and not placement.active and (job.parallelism or amount):
+    if not parts and not placement.held and (job.parallelism or amount):
         text = f"{names.PREFERENCES_ANNOTATION} leaves no cluster any work: {divided.reason}"
         return Problem("NoShare", text)
     additions: list[_Addition] = []
     if job.indexed:
         sizes = {cluster: part.completions or 0 for cluster, part in parts.items()}
-        for cluster, (first, last) in division.divide_indexes(indexes, sizes):
-            additions.append((cluster, parts[cluster].parallelism, last - first + 1, (first, last)))
+        decided = progress.completed | progress.failed_indexes
+        for cluster, interval in division.divide_indexes(indexes, sizes, done=decided):
+            own = len(indexes & IndexSet.interval(*interval))
+            additions.append((cluster, parts[cluster].parallelism, own, interval))
     else:
         additions += [(cluster, part.parallelism, part.completions, None) for cluster, part in parts.items()]
     return Placed(_added(observation, placement, additions), divided.reason)
@@ -164,7 +169,7 @@ def _left_of(
 ) -> Preferences:
     """What the bounds leave for new shares beside those that live."""
     held: dict[names.ClusterName, int] = {}
-    for share in placement.active:
+    for share in placement.held:
         size = share.parallelism if share.completions is None else share.completions
         held[share.cluster] = held.get(share.cluster, 0) + size
     if not held:
@@ -181,16 +186,21 @@ def _left_of(
 
 
 def _stay(
-    observation: Observation, placement: Placement, homes: Sequence[Share], *, indexes: IndexSet, amount: int
+    observation: Observation, placement: Placement, progress: Progress, homes: Sequence[Share]
 ) -> Placement:
     """New shares where the old ones were, each for what its old one has not reached."""
     job = observation.job
+    indexes = outstanding_indexes(job, placement, progress) if job.indexed else IndexSet()
+    decided = progress.completed | progress.failed_indexes
+    amount = 0 if job.completions is None else outstanding_completions(job, placement)
     additions: list[_Addition] = []
     for home in homes:
         if job.indexed:
             mine = indexes & home.indexes
             indexes = indexes - mine
-            additions += [(home.cluster, home.parallelism, b - a + 1, (a, b)) for a, b in mine.intervals]
+            for cluster, interval in division.divide_indexes(mine, {home.cluster: len(mine)}, done=decided):
+                own = len(mine & IndexSet.interval(*interval))
+                additions.append((cluster, home.parallelism, own, interval))
         elif job.completions is None:
             additions.append((home.cluster, home.parallelism, None, None))
         else:
@@ -239,7 +249,8 @@ def move_parallelism(job: Job, placement: Placement, progress: Progress) -> Plac
     live = placement.active
     if not live or (job.completions is None and progress.counts.succeeded):
         return placement
-    left = job.parallelism
+    draining = sum(share.parallelism for share in placement.held) - sum(share.parallelism for share in live)
+    left = max(0, job.parallelism - draining)
     idle: dict[int, int] = {}
     for share in live:
         if share.remaining == 0:  # about to finish: keeps what it has, unless the Job has less
@@ -275,8 +286,10 @@ def cut_to_completions(job: Job, placement: Placement, progress: Progress) -> Pl
             before = retired.get(share.cluster, Counts())
             retired[share.cluster] = before + Counts(0, share.counts.failed)
         else:
-            size = last - share.interval[0] + 1
             interval = (share.interval[0], last)
-            counts = replace(share.counts, succeeded=len(progress.completed & IndexSet.interval(*interval)))
-            kept.append(replace(share, interval=interval, completions=size, counts=counts))
+            cut = replace(
+                share, interval=interval, completions=min(share.completions or 0, last - interval[0] + 1)
+            )
+            succeeded = max(0, len(progress.completed & cut.indexes) - cut.decided_before)
+            kept.append(replace(cut, counts=replace(share.counts, succeeded=succeeded)))
     return replace(placement, shares=tuple(kept), retired=retired)

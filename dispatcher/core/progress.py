@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dispatcher.core import mirror as mirrors
-from dispatcher.core import names
 from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Job
 from dispatcher.core.mirror import Mirror
@@ -65,12 +64,13 @@ def share_mirrors(placement: Placement, seen: tuple[Mirror, ...]) -> dict[int, M
 
 
 def observe_share(share: Share, mirror: Mirror | None) -> Share:
-    """The share with its mirror's UID, counters and end taken over. Settled counters never fall."""
-    if mirror is None or share.state is ShareState.FINISHED:
+    """The share with its mirror's UID, counters and end taken over. Settled counters never fall.
+
+    What a mirror of a lost share shows counts only once it is stopped (:mod:`dispatcher.core.leaving`).
+    """
+    if mirror is None or share.state not in (ShareState.ACTIVE, ShareState.DRAINING):
         return share
     counts = mirrors.local_counts(mirror, share)
-    if names.WOUND_DOWN_ANNOTATION in mirror.annotations:
-        counts = replace(counts, succeeded=max(0, counts.succeeded - 1))
     if mirror.transient and not mirror.finished and not mirror.gone:
         counts = share.counts
     counts = replace(
@@ -82,12 +82,16 @@ def observe_share(share: Share, mirror: Mirror | None) -> Share:
         share,
         mirror_uid=mirror.uid,
         counts=counts,
-        state=ShareState.FINISHED if mirror.finished else ShareState.ACTIVE,
+        state=ShareState.FINISHED if mirror.finished else share.state,
     )
 
 
-def measure(job: Job, placement: Placement, by_share: Mapping[int, Mirror]) -> Progress:
-    """Bring the shares' counters together. ``placement`` has been through :func:`observe_share`."""
+def measure(job: Job, persisted: Placement, placement: Placement, by_share: Mapping[int, Mirror]) -> Progress:
+    """Bring the shares' counters together.
+
+    ``placement`` is ``persisted`` with what the mirrors show taken over. Of a share that was lost, indexes
+    that succeeded count once its mirror is stopped; those that failed there after the loss run elsewhere.
+    """
     total = placement.total()
     completed, failed_indexes = published_completed(job), published_failed(job)
     if not job.indexed:
@@ -98,12 +102,15 @@ def measure(job: Job, placement: Placement, by_share: Mapping[int, Mirror]) -> P
             IndexSet(),
         )
     everything = IndexSet.interval(0, (job.completions or 0) - 1) if job.completions else IndexSet()
+    before = {share.id: share.state for share in persisted.shares}
     for share in placement.shares:
         mirror = by_share.get(share.id)
-        if mirror is None or not mirror.seeded:
+        if mirror is None or not mirror.seeded or share.state is ShareState.LOST:
             continue
-        completed = completed | (mirrors.completed_indexes(mirror) & share.indexes)
-        failed_indexes = failed_indexes | (mirrors.failed_indexes(mirror) & share.indexes)
+        # A seed marks failed indexes as completed, too.
+        completed = completed | ((mirrors.completed_indexes(mirror) & share.indexes) - published_failed(job))
+        if before[share.id] not in (ShareState.LOST, ShareState.REMOVING):
+            failed_indexes = failed_indexes | (mirrors.failed_indexes(mirror) & share.indexes)
     completed = completed & everything
     failed_indexes = (failed_indexes & everything) - completed
     succeeded = len(completed)

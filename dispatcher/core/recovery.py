@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from dispatcher.core import mirror as mirrors
 from dispatcher.core import names
 from dispatcher.core.actions import Event
+from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Job
 from dispatcher.core.manifest import recorded_share
 from dispatcher.core.mirror import Mirror
@@ -21,6 +22,7 @@ from dispatcher.core.placement import (
     parse_placement,
     read_share,
 )
+from dispatcher.core.progress import published_completed, published_failed
 
 UNKNOWN_CLUSTER = ""
 """The key of ``retired`` for counts that a rebuilt placement knows only from the published status."""
@@ -38,6 +40,15 @@ class Recovered:
 def was_dispatched(job: Job) -> bool:
     """Whether the status shows that a placement existed once: startTime is set only together with one."""
     return job.start_time is not None or job.is_true(names.DISPATCHED)
+
+
+def persisted(job: Job) -> Placement | None:
+    """The placement in the Job's annotation; None where there is none, or none of this Job."""
+    try:
+        placement = parse_placement(job.annotations.get(names.PLACEMENT_ANNOTATION, ""))
+    except PlacementError:
+        return None
+    return placement if placement.job_uid == job.uid else None
 
 
 def recover(observation: Observation) -> Recovered:
@@ -76,6 +87,7 @@ def rebuild(observation: Observation) -> Placement:
         share = _recorded(observation, mirror)
         if share is not None and share.id not in shares:
             shares[share.id] = share
+    shares = _without_overlap(job, shares)
     known = sum((share.counts for share in shares.values()), Counts())
     lost = Counts(
         max(0, job.count("succeeded") - known.succeeded), max(0, job.count("failed") - known.failed)
@@ -86,6 +98,31 @@ def rebuild(observation: Observation) -> Placement:
         next_id=max(shares, default=-1) + 1,
         retired={UNKNOWN_CLUSTER: lost} if lost != Counts() else {},
     )
+
+
+def _without_overlap(job: Job, shares: dict[int, Share]) -> dict[int, Share]:
+    """Of live shares that hold the same work the newest keeps it: the others' clusters were lost before."""
+    held = IndexSet()
+    decided = published_completed(job) | published_failed(job)
+    finished = [share for share in shares.values() if share.state is ShareState.FINISHED]
+    room = (job.completions or 0) - sum(share.counts.succeeded for share in finished)
+    result = dict(shares)
+    for share_id in sorted(shares, reverse=True):
+        share = shares[share_id]
+        if share.state is not ShareState.ACTIVE or job.completions is None:
+            continue
+        twice = (
+            not ((held & share.indexes) - decided).is_empty
+            if job.indexed
+            else (share.completions or 0) > room
+        )
+        if twice:
+            # What of it was counted is not known; the published status has it (see UNKNOWN_CLUSTER).
+            result[share_id] = replace(share, state=ShareState.LOST, counts=Counts())
+        else:
+            held = held | share.indexes
+            room -= share.completions or 0
+    return result
 
 
 def _recorded(observation: Observation, mirror: Mirror) -> Share | None:

@@ -17,7 +17,9 @@ from dispatcher.core.actions import (
 from dispatcher.core.job import Job, timestamp
 from dispatcher.core.mirror import Mirror
 from dispatcher.core.observation import Observation
-from dispatcher.core.placement import PlacementError, parse_placement
+from dispatcher.core.placement import Placement, ShareState
+from dispatcher.core.progress import share_mirrors
+from dispatcher.core.recovery import persisted
 from dispatcher.core.status import seconds_until
 from dispatcher.core.verdict import COMPLETIONS_REACHED, Verdict
 
@@ -48,14 +50,17 @@ def end_mirror(mirror: Mirror, verdict: Verdict, observation: Observation) -> Pa
     )
 
 
-def carry_out(verdict: Verdict, mirrors: Iterable[Mirror], observation: Observation) -> list[Action]:
+def carry_out(
+    verdict: Verdict, mirrors: Iterable[Mirror], observation: Observation, *, surplus: Iterable[Mirror] = ()
+) -> list[Action]:
     """End every mirror that does not end by itself.
 
     A mirror that reached its share's completions needs nothing: it is about to complete; not so one that
-    was made for more than an elastic Indexed Job has now. One that has a verdict already (its own or
-    ours) is left to its controller.
+    was made for more than its share or an elastic Indexed Job has now, or whose share has left it
+    (``surplus``). One that has a verdict already (its own or ours) is left to its controller.
     """
     job = observation.job
+    unneeded = {mirror.uid for mirror in surplus}
     actions: list[Action] = []
     for mirror in mirrors:
         if mirror.finished or mirror.deleting or mirror.gone:
@@ -64,9 +69,9 @@ def carry_out(verdict: Verdict, mirrors: Iterable[Mirror], observation: Observat
             if "startTime" not in mirror.status:
                 actions.append(_give_start_time(mirror, observation))
             continue
-        surplus = job.indexed and mirror.spec.get("completions", 0) > (job.completions or 0)
+        shrunk = job.indexed and mirror.spec.get("completions", 0) > (job.completions or 0)
         completes = verdict.succeeded and verdict.reason == COMPLETIONS_REACHED
-        if completes and not mirror.suspend and not surplus:
+        if completes and not (mirror.suspend or shrunk or mirror.uid in unneeded):
             continue
         actions.append(end_mirror(mirror, verdict, observation))
     return actions
@@ -107,7 +112,10 @@ def wind_down(mirror: Mirror, observation: Observation) -> PatchMirror:
 
 
 def finished_job(observation: Observation) -> Decision:
-    """A finished Job's mirrors stay, with their pods and logs; one that still runs is ended."""
+    """A finished Job's mirrors stay, with their pods and logs; one that still runs is ended.
+
+    Those that their shares have left are removed, as are those on a cluster that is being removed.
+    """
     job = observation.job
     verdict = next(
         Verdict(kind == "Complete", job.conditions[kind].reason, job.conditions[kind].message)
@@ -115,8 +123,14 @@ def finished_job(observation: Observation) -> Decision:
         if job.is_true(kind)
     )
     actions: list[Action] = []
+    left = _left(observation)
     for mirror in observation.mirrors:
-        if mirror.finished or mirror.deleting or mirror.gone or not _ready(observation, mirror):
+        if mirror.deleting or mirror.gone or not _ready(observation, mirror):
+            continue
+        if mirror.uid in left or observation.clusters[mirror.cluster].leaving:
+            actions.append(_delete(mirror))
+            continue
+        if mirror.finished:
             continue
         if mirror.is_true("SuccessCriteriaMet") or mirror.is_true("FailureTarget"):
             continue
@@ -125,6 +139,15 @@ def finished_job(observation: Observation) -> Decision:
         else:  # made by a POST that came late
             actions.append(_delete(mirror))
     return Decision(tuple(actions))
+
+
+def _left(observation: Observation) -> set[str]:
+    """The UIDs of mirrors whose shares have left them."""
+    placement = persisted(observation.job) or Placement(observation.job.uid)
+    states = {share.id: share.state for share in placement.shares}
+    leaving = (ShareState.DRAINING, ShareState.LOST, ShareState.REMOVING)
+    by_share = share_mirrors(placement, observation.mirrors)
+    return {mirror.uid for share_id, mirror in by_share.items() if states[share_id] in leaving}
 
 
 def deleted_job(observation: Observation) -> Decision:
@@ -172,11 +195,8 @@ def _ready(observation: Observation, mirror: Mirror) -> bool:
 def _unseen(observation: Observation) -> list[str]:
     """Clusters that may hold a mirror of this Job and cannot be seen now."""
     job = observation.job
-    try:
-        placement = parse_placement(job.annotations.get(names.PLACEMENT_ANNOTATION, ""))
-    except PlacementError:
-        placement = None
-    if placement is None or placement.job_uid != job.uid:
+    placement = persisted(job)
+    if placement is None:
         return [cluster.name for cluster in observation.clusters.values() if not cluster.ready]
     held = {
         share.cluster

@@ -12,7 +12,7 @@ from typing import Any
 from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Condition, Job
 from dispatcher.core.mirror import Mirror
-from dispatcher.core.placement import Placement, ShareState
+from dispatcher.core.placement import Placement
 from dispatcher.core.progress import Progress
 
 BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
@@ -120,7 +120,7 @@ def _success(job: Job, placement: Placement, progress: Progress) -> Verdict | No
         if rule is not None:
             return Verdict(True, SUCCESS_POLICY, f"Matched rules at index {rule}")
     if job.completions is None:
-        ended = all(share.state is ShareState.FINISHED for share in placement.shares)
+        ended = not placement.held
         reached = progress.counts.succeeded > 0 and ended
     elif job.indexed:
         reached = len(progress.completed) >= job.completions

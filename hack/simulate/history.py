@@ -3,26 +3,21 @@
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from dispatcher.core import names
-from dispatcher.core.indexes import IndexSet
-from dispatcher.core.job import read_job
-from dispatcher.core.placement import PlacementError, ShareState, parse_placement
-from hack.simulate.clock import Clock
+from dispatcher.core.policy import Policy
 from hack.simulate.controller import FAILED, RUNNING, SUCCEEDED, TERMINATING, JobController
-from hack.simulate.process import MANAGED_BY, Process
+from hack.simulate.invariants import KEY, Broken, Invariants, short, short_mirror
+from hack.simulate.process import Process
 from hack.simulate.server import Manifest, ModelServer, Request
+from hack.simulate.specs import random_spec
 from hack.simulate.validation import true_conditions
 
-KEY = ("team", "job")
 ORIGIN = "origin"
 STEPS = 40
-
-
-class Broken(AssertionError):
-    """An invariant does not hold."""
 
 
 @dataclass(slots=True)
@@ -35,56 +30,21 @@ class Result:
     seen: Counter[str] = field(default_factory=Counter)
 
 
-def random_spec(rng: random.Random) -> Manifest:
-    """A Job of any kind that is dispatched."""
-    spec: Manifest = {
-        "managedBy": MANAGED_BY,
-        "parallelism": rng.choice([0, 1, 1, 2, 3, 4, 6]),
-        "template": {"metadata": {}, "spec": {"containers": [{"name": "main", "image": "busybox"}]}},
-        "suspend": rng.random() < 0.15,
-        "backoffLimit": rng.choice([0, 1, 2, 6, 6, 6]),
-    }
-    kind = rng.choice(["NonIndexed", "NonIndexed", "Indexed", "Indexed", "elastic", "queue"])
-    if kind in ("NonIndexed", "Indexed"):
-        spec["completions"] = rng.choice([0, 1, 2, 3, 5, 7, 9])
-    if kind == "elastic":
-        spec["completions"] = spec["parallelism"]
-    if kind in ("Indexed", "elastic"):
-        spec["completionMode"] = "Indexed"
-        if rng.random() < 0.3:
-            spec |= {"backoffLimitPerIndex": rng.choice([0, 1]), "backoffLimit": 2**31 - 1}
-            if rng.random() < 0.4:
-                spec["maxFailedIndexes"] = rng.choice([0, 1, 2])
-        elif rng.random() < 0.3 and spec["completions"]:
-            spec["successPolicy"] = {"rules": [{"succeededCount": rng.randint(1, spec["completions"])}]}
-    if rng.random() < 0.15:
-        spec["activeDeadlineSeconds"] = rng.choice([5, 60])
-    return spec
-
-
-class History:
+class History(Invariants):
     """A management cluster, workers, one Job, and a dispatcher that is killed now and then."""
 
     def __init__(self, seed: int, *, steps: int = STEPS, skip: frozenset[int] = frozenset()) -> None:
+        super().__init__()
         self.rng = random.Random(seed)
         self.seed = seed
         self.steps = steps
         self.skip = skip
-        self.clock = Clock()
-        self.log: list[str] = []
-        self.management = ModelServer("management", self.clock)
-        self.servers = [ModelServer(f"w{n}", self.clock) for n in range(1, self.rng.choice([2, 2, 3]) + 1)]
-        self.controllers = [JobController(server, self.clock) for server in self.servers]
+        self.servers += [ModelServer(f"w{n}", self.clock) for n in range(1, self.rng.choice([2, 2, 3]) + 1)]
+        self.controllers += [JobController(server, self.clock) for server in self.servers]
         self.zombies: list[Request] = []
         self.late: list[tuple[ModelServer, str, Manifest]] = []
-        self.ever: set[tuple[int, str, str]] = set()
-        self.tampered = False
-        self.deleted_mirrors = False
-        self.elastic_edit = False
-        self.seen: Counter[str] = Counter()
-        self.faults: list[str] = []
-        self.uid = ""
-        self.ran: Counter[int] = Counter()
+        after = self.rng.choice([None, timedelta(seconds=5), timedelta(seconds=30)])
+        self.policy = Policy(failover_after=after)
         self.fail_rate = self.rng.choice([0.0, 0.05, 0.2, 0.5])
         self.eager = self.rng.choice([0.3, 0.8])
         self.management.judge = self._judge_job
@@ -99,14 +59,11 @@ class History:
         for server in self.servers:
             server.events.clear()
         self.late.clear()
-        process = Process(self.management, self.servers, self.clock, ORIGIN)
+        process = Process(self.management, self.servers, self.clock, ORIGIN, policy=self.policy)
         for server in self.servers:
             if server.connected:
                 process.connect(server)
         return process
-
-    def say(self, text: str) -> None:
-        self.log.append(text)
 
     def run(self) -> Result:
         """Play all steps, then let faults stop and look at the end."""
@@ -132,8 +89,18 @@ class History:
         kinds = {
             "pods": 12, "time": 5, "edit": 4, "suspend": 2, "crash": 4, "cut": 2, "back": 3,
             "kill_mirror": 1, "tamper": 1, "delete": 0.3, "foreign": 0.5, "namespace": 0.5, "quiet": 4,
-            "edit_mirror": 0.5, "vanish": 0.3,
+            "edit_mirror": 0.5, "vanish": 0.3, "taint": 0.7,
         }  # fmt: skip
+        if self.policy.failover_after is not None:  # clusters that stay away for longer, and less else
+            kinds |= {
+                "back": 0.7,
+                "time": 8,
+                "cut": 1.5,
+                "crash": 2,
+                "vanish": 0.05,
+                "delete": 0.1,
+                "quiet": 8,
+            }
         return self.rng.choices(list(kinds), list(kinds.values()))[0]
 
     def _between(self) -> None:
@@ -223,9 +190,6 @@ class History:
         shown = {k: v for k, v in spec.items() if k not in ("template", "managedBy")}
         self.say(f"create {shown} on {len(self.servers)} clusters")
 
-    def _job(self) -> Manifest | None:
-        return self.management.jobs.get(KEY)
-
     def _finished(self) -> bool:
         job = self._job()
         return job is not None and bool(true_conditions(job["status"]) & {"Complete", "Failed"})
@@ -304,13 +268,11 @@ class History:
                 self.process.disconnect(server)
                 self.process.connect(server)
 
-    def _mirrors(self) -> list[tuple[ModelServer, tuple[str, str], Manifest]]:
-        return [
-            (server, key, job)
-            for server in self.servers
-            for key, job in server.jobs.items()
-            if (job["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL) == self.uid
-        ]
+    def _taint(self) -> None:
+        server = self.rng.choice(self.servers)
+        server.tainted_since = None if server.tainted_since else self.clock.now
+        self.say(f"NoExecute taint on {server.name}: {server.tainted_since is not None}")
+        self.process.world.wake_all()
 
     def _kill_mirror(self) -> None:
         mirrors = self._mirrors()
@@ -370,130 +332,6 @@ class History:
         server.namespace_there = not server.namespace_there
         self.say(f"namespace on {server.name}: {server.namespace_there}")
 
-    # Invariants.
-
-    def _fault(self, text: str) -> None:
-        self.faults.append(text)
-
-    def _raise_faults(self) -> None:
-        rejected = list(self.management.rejected)
-        if rejected:
-            raise Broken(f"status write rejected: {rejected[0]}")
-        if self.faults:
-            raise Broken(self.faults[0])
-
-    def _judge_job(self, old: Manifest | None, new: Manifest | None, how: str) -> None:
-        if new is None or new["metadata"]["name"] != KEY[1]:
-            return
-        if how == "finalized" and old is not None:
-            self._judge_finalized(old)
-            return
-        if how != "status" or old is None:
-            return
-        self.say(f"  Job status written: {_short(new['status'])}")
-        if not self.elastic_edit:
-            before = IndexSet.parse(old["status"].get("completedIndexes"))
-            after = IndexSet.parse(new["status"].get("completedIndexes"))
-            if len(before - after):
-                self._fault(f"3: completedIndexes fell from {before.format()} to {after.format()}")
-            lost = IndexSet.parse(old["status"].get("failedIndexes"))
-            if len(lost - IndexSet.parse(new["status"].get("failedIndexes"))):
-                self._fault("3: failedIndexes fell")
-        ended = (true_conditions(new["status"]) - true_conditions(old["status"])) & {"Complete", "Failed"}
-        if ended:
-            for controller in self.controllers:
-                for _server, _key, mirror in self._mirrors():
-                    uid = mirror["metadata"]["uid"]
-                    if any(pod.phase == RUNNING for pod in controller.pods.get(uid, ())):
-                        self._fault(f"4: {ended} while pods of {uid} run")
-        self._judge_placement(new)
-
-    def _judge_placement(self, manifest: Manifest) -> None:
-        text = (manifest["metadata"].get("annotations") or {}).get(names.PLACEMENT_ANNOTATION)
-        if text is None:
-            return
-        try:
-            placement = parse_placement(text)
-        except PlacementError as error:
-            return None if self.tampered else self._fault(f"the placement is unreadable: {error}")
-        if placement.job_uid != self.uid:
-            self._fault("the placement names another Job")
-        self.ever |= {(share.id, share.cluster, share.mirror) for share in placement.shares}
-        job = read_job(manifest)
-        if job.finished or job.is_true("FailureTarget") or job.is_true("SuccessCriteriaMet") or job.suspend:
-            return
-        dispatched = job.conditions.get(names.DISPATCHED)
-        if dispatched is not None and dispatched.status == "False":
-            return
-        live = placement.active
-        if job.completions is not None and job.indexed:
-            held = IndexSet.parse(job.status.get("completedIndexes"))
-            held = held | IndexSet.parse(job.status.get("failedIndexes"))
-            for share in live:
-                for other in live:
-                    if share.id < other.id and len(share.indexes & other.indexes):
-                        self._fault(f"2: indexes in two live shares: {text}")
-                held = held | share.indexes
-            missing = IndexSet.interval(0, job.completions - 1) - held
-            if len(missing):
-                self._fault(f"2: indexes {missing.format()} in no share: {text}")
-        elif job.completions is not None and not self.tampered:
-            total = sum(share.completions or 0 for share in live)
-            total += sum(s.counts.succeeded for s in placement.shares if s.state is ShareState.FINISHED)
-            total += sum(counts.succeeded for counts in placement.retired.values())
-            if total != job.completions:
-                self._fault(f"2: completions add up to {total} of {job.completions}: {text}")
-        pods = sum(share.parallelism for share in live)
-        waits = any(share.remaining != 0 for share in live)
-        if waits and pods != job.parallelism and not (job.completions is None and job.count("succeeded")):
-            self._fault(f"2: parallelism adds up to {pods} of {job.parallelism}: {text}")
-
-    def _judge_mirror(
-        self, server: ModelServer, old: Manifest | None, new: Manifest | None, how: str
-    ) -> None:
-        manifest = new or old
-        assert manifest is not None
-        labels = manifest["metadata"].get("labels") or {}
-        if names.JOB_UID_LABEL not in labels:
-            if how != "create" and how != "controller":
-                self._fault(f"a foreign Job on {server.name} was touched: {how}")
-            return
-        if how == "controller":
-            return
-        name = manifest["metadata"]["name"]
-        self.say(f"  {server.name}/{name} {how}: {_short_mirror(manifest)}")
-        if how == "create":
-            share = (int(labels[names.SHARE_LABEL]), server.name, name)
-            if share not in self.ever:
-                self._fault(f"1: mirror {share} was made without its share in the placement")
-
-    def _judge_start(self, controller: JobController, mirror: Manifest, index: int | None) -> None:
-        labels = mirror["metadata"].get("labels") or {}
-        if labels.get(names.JOB_UID_LABEL) != self.uid or index is None:
-            return
-        job = self._job()
-        if job is None:
-            return
-        where = f"{controller.server.name}/{mirror['metadata']['name']}"
-        if index in IndexSet.parse(job["status"].get("completedIndexes")) and not self.elastic_edit:
-            self._fault(f"5: index {index} is published as completed and runs again in {where}")
-        for other in self.controllers:
-            for uid, pods in other.pods.items():
-                if (
-                    uid != mirror["metadata"]["uid"]
-                    and any(pod.index == index and pod.phase == RUNNING for pod in pods)
-                    and not self.elastic_edit
-                ):
-                    self._fault(f"2: index {index} runs in {where} and in {uid} at once")
-
-    def _judge_finalized(self, last: Manifest) -> None:
-        deleted = read_job(last).deleted_at
-        assert deleted is not None
-        waited = (self.clock.now - deleted).total_seconds()
-        if self._mirrors() and waited < 300 and not self.tampered:
-            there = [f"{server.name}/{key[1]}" for server, key, _ in self._mirrors()]
-            self._fault(f"6: the finalizer went while there were {there}")
-
     def _check(self) -> None:
         for server in self.servers:
             stuck = [text for text in server.rejected if "controller:" in text]
@@ -542,6 +380,7 @@ class History:
             request.server.execute(request)
         for server in self.servers:
             server.namespace_there = True
+            server.tainted_since = None
         self.process.settle()
         job = self._job()
         if job is not None and "deletionTimestamp" not in job["metadata"] and not self._finished():
@@ -589,40 +428,10 @@ class History:
         job = self._job()
         assert job is not None
         raise Broken(
-            f"the Job does not end: {_short(job['status'])} "
+            f"the Job does not end: {short(job['status'])} "
             f"{(job['metadata'].get('annotations') or {}).get(names.PLACEMENT_ANNOTATION)} "
-            f"{[(s.name, _short_mirror(m)) for s, _, m in self._mirrors()]}"
+            f"{[(s.name, short_mirror(m)) for s, _, m in self._mirrors()]}"
         )
-
-    def _judge_end(self, manifest: Manifest) -> None:
-        job = read_job(manifest)
-        true = true_conditions(job.status)
-        self.seen["ends " + "/".join(sorted(true & {"Complete", "Failed"}))] += 1
-        reason = next(job.conditions[kind].reason for kind in ("Complete", "Failed") if kind in true)
-        if reason == "CompletionsReached" and job.completions is not None:
-            if job.count("succeeded") < job.completions and not self.elastic_edit:
-                raise Broken("Complete with too few successes")
-            over = job.count("succeeded") - job.completions
-            if over and not self.deleted_mirrors and not self.tampered and not self.elastic_edit:
-                raise Broken(f"{over} more succeeded than asked for")
-        if reason == "BackoffLimitExceeded" and not job.count("failed"):
-            raise Broken(f"BackoffLimitExceeded with {job.count('failed')} failures")
-        if job.indexed:
-            completed = IndexSet.parse(job.status.get("completedIndexes"))
-            if len(completed) != job.count("succeeded") and not self.elastic_edit:
-                raise Broken("succeeded is not the number of completedIndexes")
-        elif not self.deleted_mirrors and not self.tampered:
-            for field_ in ("succeeded", "failed"):
-                total = 0
-                for _server, _key, mirror in self._mirrors():
-                    total += mirror["status"].get(field_) or 0
-                    if (
-                        field_ == "succeeded"
-                        and names.WOUND_DOWN_ANNOTATION in mirror["metadata"]["annotations"]
-                    ):
-                        total -= 1
-                if total != job.count(field_):
-                    raise Broken(f"published {field_} {job.count(field_)}, counted on the mirrors {total}")
 
     def _restart_writes_nothing(self) -> None:
         writes = [server.writes for server in (self.management, *self.servers)]
@@ -631,18 +440,6 @@ class History:
         self._calm()
         if writes != [server.writes for server in (self.management, *self.servers)]:
             raise Broken(f"7: a restart with nothing changed wrote: {self.log[-3:]}")
-
-
-def _short(status: Manifest) -> str:
-    shown = {k: v for k, v in status.items() if k in ("active", "succeeded", "failed", "completedIndexes",
-                                                      "failedIndexes") and v}  # fmt: skip
-    return f"{shown} {sorted(true_conditions(status))}"
-
-
-def _short_mirror(manifest: Manifest) -> str:
-    spec = manifest["spec"]
-    shown = {k: spec.get(k) for k in ("parallelism", "completions", "suspend", "backoffLimit")}
-    return f"{shown} {_short(manifest.get('status') or {})}"
 
 
 def play(seed: int, *, steps: int = STEPS, skip: frozenset[int] = frozenset()) -> Result:

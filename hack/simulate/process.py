@@ -5,14 +5,15 @@ so that every order of replies, events and crashes can be had, and had again.
 """
 
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.reply import Outcome, Reply
 from dispatcher.core import names
 from dispatcher.core.actions import Event
-from dispatcher.core.observation import Cluster, Rules
+from dispatcher.core.observation import Cluster, Observation, Rules
+from dispatcher.core.policy import DEFAULT_POLICY, Policy, Taint, TaintEffect
 from dispatcher.operator import executor as executors
 from dispatcher.operator import fleet as fleets
 from dispatcher.operator import world as worlds
@@ -37,10 +38,30 @@ class ModelCluster:
 
     @property
     def view(self) -> Cluster:
-        return Cluster(self.name, self.api.uid, self.ready, "" if self.ready else "Unreachable")
+        since = self.api.tainted_since
+        taints = (Taint("maintenance", TaintEffect.NO_EXECUTE),) if since else ()
+        return Cluster(
+            self.name,
+            self.api.uid,
+            self.ready,
+            "" if self.ready else "Unreachable",
+            unschedulable=bool(since),
+            away_since=None if self.ready else self.api.away_since,
+            taints=taints,
+            tainted_since=dict.fromkeys(taints, since),
+        )
 
     def note_failure(self, reply: Reply) -> None:
         """The real connection probes and perhaps turns unready; the history does that by itself."""
+
+
+class ModelWorld(World):
+    """The real world; every Job has the same policy."""
+
+    policy: Policy
+
+    def observe(self, manifest: dict[str, Any]) -> Observation:
+        return replace(super().observe(manifest), policy=self.policy)
 
 
 class ModelFleet(fleets.Fleet):
@@ -113,7 +134,13 @@ class Process:
     """The dispatcher from its start until it is killed."""
 
     def __init__(
-        self, management: ModelServer, servers: list[ModelServer], clock: Clock, origin: str
+        self,
+        management: ModelServer,
+        servers: list[ModelServer],
+        clock: Clock,
+        origin: str,
+        *,
+        policy: Policy = DEFAULT_POLICY,
     ) -> None:
         for module in (worlds, executors):
             vars(module)["utc_now"] = lambda: clock.now
@@ -128,7 +155,8 @@ class Process:
         self.faults: list[str] = []
         self.started_at = clock.seconds
         self.notes = Notes()
-        self.world = World(Rules(origin), wake=self.wake)
+        self.world = ModelWorld(Rules(origin), wake=self.wake)
+        self.world.policy = policy
         self.fleet = ModelFleet(self, self.world)
         recorder: Any = self.notes
         api: Any = management
@@ -145,6 +173,7 @@ class Process:
         self.collecting = False
         for server in servers:
             self.fleet.add(server)
+            server.away_since = server.away_since or clock.now
         for job in management.jobs.values():
             self.world.jobs.put(job)
 
@@ -167,12 +196,14 @@ class Process:
         ]
         cluster.mirrors.replace_all(listed, server.version)
         cluster.ready = True
+        server.away_since = None
         self.settle()
         self.world.wake_all()
 
     def disconnect(self, server: ModelServer) -> None:
         """The worker is seen to be away."""
         self.fleet.clusters[names.ClusterName(server.name)].ready = False
+        server.away_since = server.away_since or self.clock.now
         self.world.wake_all()
 
     def settle(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from dispatcher.clusters.reply import Outcome, Reply
@@ -36,7 +37,8 @@ class Request:
 class ModelServer:
     """Jobs of one cluster. Stored objects are never changed in place.
 
-    ``heard`` gets each watch event; ``judge`` sees (old, new) of each accepted write.
+    ``events`` are for the watch; ``judge`` sees (old, new) of each accepted write. ``away_since``: since when the
+    dispatcher sees it as not ready. ``tainted_since``: since when its WorkerCluster has a NoExecute taint.
     """
 
     def __init__(self, name: str, clock: Clock) -> None:
@@ -46,6 +48,8 @@ class ModelServer:
         self.version = 100
         self.connected = True
         self.namespace_there = True
+        self.away_since: datetime | None = None
+        self.tainted_since: datetime | None = None
         self.events: list[tuple[str, Manifest]] = []
         self.rejected: list[str] = []
         self.writes = 0
