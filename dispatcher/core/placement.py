@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from dispatcher.core import names
@@ -247,6 +248,7 @@ def read_share(record: Mapping[str, Any]) -> Share:
     )
 
 
+@lru_cache(maxsize=4096)
 def parse_placement(text: str) -> Placement:
     """Read the annotation. Raises :class:`PlacementError` for whatever is not a placement of ours."""
     try:

@@ -15,6 +15,7 @@ from dispatcher.operator.world import utc_now
 
 logger = logging.getLogger(__name__)
 
+LISTED_MIRRORS = 5
 COUNT_INTERVAL = 10.0
 """Seconds between two looks at the counts in a WorkerCluster's status; they are for people."""
 
@@ -72,22 +73,41 @@ class StatusPublisher:
         return reply.outcome in (Outcome.NOT_FOUND, Outcome.CONFLICT, Outcome.INVALID)
 
 
+def drained(cluster: RegisteredCluster) -> tuple[bool, str, str]:
+    """The condition Drained of a cluster that is being emptied: status, reason, and what it waits for."""
+    ready, reason, _message = cluster.health
+    if not ready:
+        text = f"it cannot be seen what is left there ({reason}); if it will not come back: "
+        return False, "ClusterUnreachable", text + f"kubectl dispatch forget {cluster.name}"
+    left = cluster.left_mirrors()
+    if not left:
+        return True, "Drained", "no mirror is left"
+    more = f" and {len(left) - LISTED_MIRRORS} more" if len(left) > LISTED_MIRRORS else ""
+    return False, "WaitingForMirrors", f"{len(left)} left: {', '.join(left[:LISTED_MIRRORS])}{more}"
+
+
 def next_status(cluster: RegisteredCluster, before: dict[str, Any]) -> dict[str, Any]:
     """The status of a WorkerCluster; lastTransitionTime moves only when Ready turns."""
     ready, reason, message = cluster.health
     status = dict(before)
     conditions = {entry["type"]: dict(entry) for entry in before.get("conditions") or ()}
-    value = "True" if ready else "False"
-    old = conditions.get("Ready", {})
-    turned = old.get("status") != value
-    conditions["Ready"] = {
-        "type": "Ready",
-        "status": value,
-        "reason": reason,
-        "message": message[:1024],
-        "lastTransitionTime": timestamp(utc_now()) if turned else old.get("lastTransitionTime"),
-        "observedGeneration": cluster.manifest["metadata"].get("generation", 0),
-    }
+    found = {"Ready": (ready, reason, message)}
+    if cluster.drains:
+        found["Drained"] = drained(cluster)
+    else:
+        conditions.pop("Drained", None)
+    for kind, (holds, why, text) in found.items():
+        value = "True" if holds else "False"
+        old = conditions.get(kind, {})
+        turned = old.get("status") != value
+        conditions[kind] = {
+            "type": kind,
+            "status": value,
+            "reason": why,
+            "message": text[:1024],
+            "lastTransitionTime": timestamp(utc_now()) if turned else old.get("lastTransitionTime"),
+            "observedGeneration": cluster.manifest["metadata"].get("generation", 0),
+        }
     status["conditions"] = list(conditions.values())
     if cluster.connection is not None:
         if cluster.connection.cluster_uid and ready:

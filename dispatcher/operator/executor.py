@@ -7,7 +7,8 @@ write passes one gate, which asks whether this process may still act on the key.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
 from typing import Any, Protocol
@@ -30,8 +31,7 @@ from dispatcher.core.actions import (
 from dispatcher.core.decision import decide
 from dispatcher.core.manifest import mirror_labels
 from dispatcher.core.observation import Attempt, Observation, Refusal
-from dispatcher.core.placement import Share
-from dispatcher.core.recovery import recover
+from dispatcher.core.recovery import persisted
 from dispatcher.core.sight import unproven
 from dispatcher.operator.events import Recorder
 from dispatcher.operator.faults import CrashPoint
@@ -60,6 +60,16 @@ class MirrorWorker(Protocol):
     def mirrors(self) -> ObjectCache: ...
 
     def note_failure(self, reply: Reply) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorIdentity:
+    """A mirror that was made once, and the labels by which it is seen."""
+
+    cluster: names.ClusterName
+    name: str
+    uid: str
+    labels: Mapping[str, str]
 
 
 Gate = Callable[[Key], bool]
@@ -124,26 +134,27 @@ class Executor:
         """Whether a write for this mirror is under way, so that a change of it may be ours."""
         return (key, cluster, mirror) in self._busy
 
-    def prove(self, key: Key, share: Share, labels: dict[str, str]) -> None:
+    def prove(self, key: Key, mirror: MirrorIdentity) -> None:
         """Find out by a live read what became of a mirror that is not seen; its end wakes the key.
 
         One that is there has lost labels: it gets them back, and is seen again.
         """
-        slot = (key, share.cluster, share.mirror)
-        worker = self._workers(share.cluster)
+        slot = (key, mirror.cluster, mirror.name)
+        worker = self._workers(mirror.cluster)
         if slot not in self._busy and worker is not None:
-            self._spawn(slot, self._prove(key, share, labels, worker))
+            self._spawn(slot, self._prove(key, mirror, worker))
 
-    async def _prove(self, key: Key, share: Share, labels: dict[str, str], worker: MirrorWorker) -> None:
-        reply = await requests.get_job(worker.api, key[0], share.mirror)
-        if reply.ok and reply.body is not None and reply.body["metadata"]["uid"] == share.mirror_uid:
-            patch = {"metadata": {"uid": share.mirror_uid, "labels": labels}}
-            reply = await requests.patch_job(worker.api, key[0], share.mirror, patch)
+    async def _prove(self, key: Key, mirror: MirrorIdentity, worker: MirrorWorker) -> None:
+        reply = await requests.get_job(worker.api, key[0], mirror.name)
+        if reply.ok and reply.body is not None and reply.body["metadata"]["uid"] == mirror.uid:
+            patch = {"metadata": {"uid": mirror.uid, "labels": mirror.labels}}
+            reply = await requests.patch_job(worker.api, key[0], mirror.name, patch)
             if reply.ok and reply.body is not None:
                 worker.mirrors.put(reply.body)
+                self._world.mirror_found(mirror.cluster, reply.body)
                 return
         elif reply.ok or reply.outcome is Outcome.NOT_FOUND:
-            self._world.mirror_absent(key, share.cluster, share.mirror_uid)
+            self._world.mirror_absent(key, mirror.cluster, mirror.uid)
             return
         worker.note_failure(reply)
         await asyncio.sleep(RETRY_FIRST)
@@ -354,9 +365,12 @@ class Reconciler:
     def _prove_absent(self, key: Key, observation: Observation) -> None:
         """Have the mirrors looked for that should be seen and are not."""
         job = observation.job
-        if job.deleted_at is not None or job.finished:
+        for ghost in self._world.doubted(job.uid):
+            labels = ghost.manifest["metadata"]["labels"]
+            self._executor.prove(key, MirrorIdentity(ghost.cluster, ghost.name, ghost.uid, labels))
+        placement = persisted(job)
+        if placement is None or job.deleted_at is not None or job.finished:
             return
-        placement = recover(observation).placement
-        for share in unproven(observation, placement) if placement is not None else ():
+        for share in unproven(observation, placement):
             labels = mirror_labels(job, share, origin=observation.rules.origin)
-            self._executor.prove(key, share, labels)
+            self._executor.prove(key, MirrorIdentity(share.cluster, share.mirror, share.mirror_uid, labels))

@@ -12,12 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatcher import metrics
-from dispatcher.clusters import jobs
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.client import ApiServer
 from dispatcher.clusters.health import Health
 from dispatcher.clusters.kubeconfig import KubeconfigError, parse_kubeconfig
-from dispatcher.clusters.reply import Outcome
 from dispatcher.clusters.worker import WorkerConnection
 from dispatcher.core import names
 from dispatcher.operator.cluster_status import StatusPublisher
@@ -90,13 +88,18 @@ class Fleet:
             spec_changed = True
         else:
             spec_changed = cluster.manifest.get("spec") != manifest.get("spec")
-            labels_changed = cluster.manifest["metadata"].get("labels") != manifest["metadata"].get("labels")
+            before = cluster.manifest["metadata"]
+            meta_changed = any(
+                before.get(field) != manifest["metadata"].get(field)
+                for field in ("labels", "annotations", "deletionTimestamp")
+            )
             cluster.manifest = manifest
-            if not spec_changed and not labels_changed:
+            if not spec_changed and not meta_changed:
                 return
             self.status.due(name)
         cluster.changed()
-        self._connect(cluster)
+        if spec_changed:
+            self._connect(cluster)
         self._world.wake_all()
 
     def remove(self, name: names.ClusterName) -> None:
@@ -119,31 +122,9 @@ class Fleet:
                     self._world.mirror_changed(seen)
 
         def on_delete(last: dict[str, Any], _final: bool) -> None:
-            if self._world.mirror_deleted(name, last):
-                self._spawn(self._prove(name, last))
+            self._world.mirror_deleted(name, last)
 
         return ObjectCache(index=job_uid_of, on_change=on_change, on_delete=on_delete)
-
-    async def _prove(self, name: names.ClusterName, last: dict[str, Any]) -> None:
-        """Find out whether a mirror that left our watch is gone, or only lost its labels; put these back."""
-        metadata = last["metadata"]
-        while (cluster := self.get(name)) is not None:
-            reply = await jobs.get_job(cluster.api, metadata["namespace"], metadata["name"])
-            if reply.outcome is Outcome.NOT_FOUND:
-                self._world.mirror_proven(name, last, gone=True)
-                return
-            if reply.ok and reply.body is not None:
-                if reply.body["metadata"]["uid"] != metadata["uid"]:
-                    self._world.mirror_proven(name, last, gone=True)
-                    return
-                patch = {"metadata": {"uid": metadata["uid"], "labels": metadata["labels"]}}
-                reply = await jobs.patch_job(cluster.api, metadata["namespace"], metadata["name"], patch)
-                if reply.ok and reply.body is not None:
-                    cluster.mirrors.put(reply.body)
-                    self._world.mirror_proven(name, last, gone=False)
-                    return
-            cluster.note_failure(reply)
-            await asyncio.sleep(1.0)
 
     def _secret_changed(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
         manifest = new or old

@@ -20,6 +20,7 @@ from dispatcher.core import names
 from dispatcher.core.manifest import origin_value
 from dispatcher.core.observation import Rules
 from dispatcher.operator import endpoints, management
+from dispatcher.operator.draining import Drainer
 from dispatcher.operator.events import Recorder
 from dispatcher.operator.executor import Executor, Reconciler
 from dispatcher.operator.faults import CrashPoint
@@ -166,6 +167,7 @@ class Dispatcher:
             interval=settings.orphan_interval,
         )
         renewal = TokenRenewal(fleet=fleet, management=api, namespace=settings.namespace, now=utc_now)
+        drainer = Drainer(management=api, clusters=fleet.clusters, world=world, status=fleet.status)
         runner = None
         if settings.metrics_address:
             try:
@@ -190,6 +192,7 @@ class Dispatcher:
                 ("cluster status", fleet.status.run()),
                 ("orphans", orphans.run()),
                 *((("token renewal", renewal.run()),) if settings.token_renewal else ()),
+                ("draining", drainer.run()),
             )
         ]
         stopping = asyncio.create_task(self.stop.wait())

@@ -11,8 +11,9 @@ from dispatcher.clusters.reply import Reply
 from dispatcher.clusters.worker import WorkerConnection
 from dispatcher.core import names
 from dispatcher.core.job import parse_timestamp
+from dispatcher.core.mirror import read_mirror
 from dispatcher.core.observation import Cluster
-from dispatcher.core.policy import Taint, read_taints
+from dispatcher.core.policy import Taint, TaintEffect, read_taints
 from dispatcher.operator.world import utc_now
 
 
@@ -85,6 +86,30 @@ class RegisteredCluster:
         return health.ready, health.reason.value, health.message
 
     @property
+    def leaving(self) -> bool:
+        """The WorkerCluster is being deleted."""
+        return "deletionTimestamp" in self.manifest["metadata"]
+
+    @property
+    def forgotten(self) -> bool:
+        """A person has said that nothing is to be waited for there."""
+        return (self.manifest["metadata"].get("annotations") or {}).get(names.FORGET_ANNOTATION) == "true"
+
+    @property
+    def drains(self) -> bool:
+        """It is being emptied: removed, or under a NoExecute taint."""
+        effects = {taint.effect for taint in read_taints(self.manifest.get("spec") or {})}
+        return self.leaving or TaintEffect.NO_EXECUTE in effects
+
+    def left_mirrors(self) -> list[str]:
+        """What a drain waits for, as ``namespace/name``: unfinished mirrors; all of them where it is removed."""
+        return sorted(
+            f"{mirror['metadata']['namespace']}/{mirror['metadata']['name']}"
+            for mirror in self.mirrors
+            if self.leaving or not read_mirror(mirror, self.name).finished
+        )
+
+    @property
     def view(self) -> Cluster:
         """As a decision sees it."""
         if self._view is None:
@@ -100,7 +125,7 @@ class RegisteredCluster:
                 weight=spec.get("weight", 1),
                 unschedulable=bool(spec.get("unschedulable")),
                 away_since=self._away_since(ready),
-                leaving="deletionTimestamp" in self.manifest["metadata"],
+                leaving=self.leaving,
                 capacity=(spec.get("capacity") or {}).get("parallelism"),
                 taints=read_taints(spec),
                 tainted_since=self._seen_taints(read_taints(spec)),

@@ -4,6 +4,7 @@ for a decision. Only the operator's own tasks write here; everything runs in one
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -12,6 +13,7 @@ from dispatcher.core import names
 from dispatcher.core.job import TERMINAL, read_job
 from dispatcher.core.mirror import Mirror, read_mirror
 from dispatcher.core.observation import Attempt, Cluster, Observation, Rules
+from dispatcher.core.placement import ShareState
 from dispatcher.operator.queue import Key
 
 
@@ -33,6 +35,14 @@ def utc_now() -> datetime:
 def _is_finished(manifest: dict[str, Any]) -> bool:
     conditions = (manifest.get("status") or {}).get("conditions") or ()
     return any(entry.get("type") in TERMINAL and entry.get("status") == "True" for entry in conditions)
+
+
+def _is_left_behind(manifest: dict[str, Any]) -> bool:
+    """A share of the Job has left a mirror that is still to be removed; it may be on a cluster that was away."""
+    text = (manifest["metadata"].get("annotations") or {}).get(names.PLACEMENT_ANNOTATION, "")
+    return any(
+        f'"state":"{state}"' in text for state in (ShareState.LOST, ShareState.DRAINING, ShareState.REMOVING)
+    )
 
 
 class World:
@@ -82,38 +92,38 @@ class World:
         if key is not None:
             self._wake(key)
 
-    def mirror_deleted(self, cluster: names.ClusterName, last: dict[str, Any]) -> bool:
+    def mirror_deleted(self, cluster: names.ClusterName, last: dict[str, Any]) -> None:
         """Keep a deleted mirror's last state until it is counted.
 
-        Returns whether it must be proven first that the mirror is gone: a watch by labels also reports a
-        deletion when somebody took the labels away. Until then it counts as there.
+        A watch by labels also reports a deletion when somebody took the labels away. So one that had not ended
+        counts as there until a live read says otherwise (:meth:`doubted`).
         """
         uid = (last["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL, "")
         key = self._keys.get(uid)
         job = self.jobs.get(*key) if key is not None else None
-        if job is None:
-            return False
-        mirror = read_mirror(last, cluster, gone=True)
-        doubtful = not mirror.finished and "deletionTimestamp" not in job["metadata"]
-        self._ghosts[uid][(cluster, mirror.uid)] = read_mirror(last, cluster) if doubtful else mirror
-        return doubtful
+        if job is not None:
+            mirror = read_mirror(last, cluster)
+            certain = mirror.finished or "deletionTimestamp" in job["metadata"]
+            self._ghosts[uid][(cluster, mirror.uid)] = replace(mirror, gone=certain)
 
-    def mirror_proven(self, cluster: names.ClusterName, last: dict[str, Any], *, gone: bool) -> None:
-        """A live read has told what became of a mirror that :meth:`mirror_deleted` was in doubt of."""
-        job_uid = last["metadata"]["labels"][names.JOB_UID_LABEL]
-        slot = (cluster, last["metadata"]["uid"])
-        ghosts = self._ghosts.get(job_uid, {})
-        if slot in ghosts:
-            if gone:
-                ghosts[slot] = read_mirror(last, cluster, gone=True)
-            else:
-                del ghosts[slot]
-        self.mirror_changed(last)
+    def doubted(self, job_uid: str) -> list[Mirror]:
+        """Mirrors of a Job that left our watch and may still be there."""
+        return [ghost for ghost in self._ghosts.get(job_uid, {}).values() if not ghost.gone]
+
+    def mirror_found(self, cluster: names.ClusterName, manifest: dict[str, Any]) -> None:
+        """A live read has found a mirror that was not seen; it is in the cluster's cache again."""
+        job_uid = manifest["metadata"]["labels"][names.JOB_UID_LABEL]
+        self._ghosts.get(job_uid, {}).pop((cluster, manifest["metadata"]["uid"]), None)
 
     def mirror_absent(self, key: Key, cluster: names.ClusterName, uid: str) -> None:
         """A live read has not found a mirror of this Job."""
         job = self.jobs.get(*key)
-        if job is not None:
+        if job is None:
+            return
+        ghosts = self._ghosts.get(job["metadata"]["uid"], {})
+        if (cluster, uid) in ghosts:
+            ghosts[(cluster, uid)] = replace(ghosts[(cluster, uid)], gone=True)
+        else:
             self._proven_gone[job["metadata"]["uid"]].add((cluster, uid))
 
     def mirror_edited(self, cluster: names.ClusterName, manifest: dict[str, Any]) -> None:
@@ -133,11 +143,28 @@ class World:
             self._ghosts[job_uid] = kept
 
     def wake_all(self) -> None:
-        """Look at every Job that a change of the clusters may concern: unfinished ones, and those being deleted."""
+        """Look at every Job that a change of the clusters may concern: not at finished ones with nothing to remove."""
         for manifest in self.jobs:
             metadata = manifest["metadata"]
-            if "deletionTimestamp" in metadata or not _is_finished(manifest):
+            if "deletionTimestamp" in metadata or not _is_finished(manifest) or _is_left_behind(manifest):
                 self._wake((metadata["namespace"], metadata["name"]))
+
+    def wake_users_of(self, cluster: names.ClusterName) -> None:
+        """Look at every Job that has a mirror on this cluster."""
+        worker = self.workers.get(cluster)
+        for uid in worker.mirrors.groups() if worker is not None else ():
+            key = self._keys.get(uid)
+            if key is not None:
+                self._wake(key)
+
+    def holds_share(self, cluster: names.ClusterName) -> bool:
+        """Whether the placement of a Job that has not ended names this cluster."""
+        name = f'"cluster":"{cluster}"'
+        for manifest in self.jobs:
+            text = (manifest["metadata"].get("annotations") or {}).get(names.PLACEMENT_ANNOTATION, "")
+            if name in text and not _is_finished(manifest):
+                return True
+        return False
 
     def attempt(self, key: Key, cluster: names.ClusterName, mirror: str, attempt: Attempt | None) -> None:
         """Remember how the last write for a mirror ended; None: it worked."""
