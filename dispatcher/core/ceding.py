@@ -38,36 +38,74 @@ def _left(job: Job, mirror: Mirror) -> IndexSet:
     return everything - completed_indexes(mirror) - failed_indexes(mirror)
 
 
+def may_cede(observation: Observation, mirror: Mirror) -> bool:
+    """Whether what a mirror has not begun can be told from its status at all."""
+    if mirror.transient or mirror.gone or mirror.finished or mirror.deleting or not mirror.seeded:
+        return False
+    if mirror.fenced:
+        return True
+    # With a limit per index, one that waits for its next try is passed over: higher ones may have begun.
+    return mirror.started and observation.job.spec.get("backoffLimitPerIndex") is None
+
+
+def unbegun_indexes(observation: Observation, mirror: Mirror) -> IndexSet:
+    """The indexes that no pod has been made for, for certain."""
+    left = _left(observation.job, mirror)
+    if mirror.fenced:
+        return left
+    pods = int(mirror.spec.get("parallelism", 1))
+    return left - left.lowest(max(2 * pods, mirror.count("active") + pods, 1))
+
+
+def busy_completions(observation: Observation, share: Share, mirror: Mirror) -> int:
+    """How many of a NonIndexed mirror's completions its pods may be at work on, one at least."""
+    if mirror.fenced:
+        return 1
+    if is_stalled(observation, share, mirror):  # of pods that are too many, those that do not run go first
+        return max(1, mirror.count("ready"))
+    return max(mirror.count("active"), int(mirror.spec.get("parallelism", 1)), 1)
+
+
+def is_stalled(observation: Observation, share: Share, mirror: Mirror) -> bool:
+    """Whether a mirror has had pods that do not run for as long as the policy lets it."""
+    after = observation.policy.unschedulable_after
+    since = observation.idle_since.get((share.cluster, share.mirror))
+    if after is None or since is None or since + after > observation.now:
+        return False
+    if mirror.suspend or mirror.finished or mirror.gone or not mirror.started:
+        return False
+    wanted = share.parallelism if share.remaining is None else min(share.parallelism, share.remaining)
+    return mirror.count("ready") < wanted
+
+
 def cede(observation: Observation, share: Share, mirror: Mirror, progress: Progress) -> PatchMirror | None:
-    """The patch by which a seeded mirror gives up what it has not begun of its excess; None if there is nothing."""
-    if mirror.transient or not (mirror.fenced or mirror.started):
-        return None
+    """The patch by which a mirror gives up what it has not begun of its excess; None if there is nothing.
+
+    None may be told that all is done: one completion stays with it.
+    """
     found = excess(observation.job, share, mirror, progress)
-    busy = 0 if mirror.fenced else int(mirror.spec.get("parallelism", 1))
-    active = int(mirror.status.get("active") or 0)
-    succeeded = int(mirror.status.get("succeeded") or 0)
+    if not found if isinstance(found, int) else found.is_empty:
+        return None
+    if not may_cede(observation, mirror):
+        return None
+    succeeded = mirror.count("succeeded")
     annotations = {names.SHARE_ANNOTATION: json.dumps(share_record(share), separators=(",", ":"))}
     status: dict[str, Any]
     if isinstance(found, int):
         left = int(mirror.spec.get("completions") or 0) - succeeded
-        ceded = min(found, left - max(busy, active, 1))
+        ceded = min(found, left - busy_completions(observation, share, mirror))
         if ceded <= 0:
             return None
         own = credited(mirror) - (names.WOUND_DOWN_ANNOTATION in mirror.annotations)
         annotations[names.CREDITED_ANNOTATION] = str(own + ceded)
         status = {"succeeded": succeeded + ceded}
     else:
-        if observation.job.spec.get("backoffLimitPerIndex") is not None and not mirror.fenced:
-            return None  # an index that waits for its next try is passed over: higher ones may have begun
-        left_indexes = _left(observation.job, mirror)
-        if mirror.fenced:  # nothing has begun; but none may be told that all is done
-            kept = left_indexes.lowest(1) if (left_indexes - found).is_empty else IndexSet()
-        else:
-            kept = left_indexes.lowest(max(2 * busy, active + busy, 1))
-        ceded_indexes = found - kept
-        if ceded_indexes.is_empty:
+        given = found & unbegun_indexes(observation, mirror)
+        if (_left(observation.job, mirror) - given).is_empty:
+            given = given - given.lowest(1)
+        if given.is_empty:
             return None
-        completed = completed_indexes(mirror) | ceded_indexes
+        completed = completed_indexes(mirror) | given
         status = {"completedIndexes": completed.format(), "succeeded": len(completed)}
     metadata = {"uid": mirror.uid, "resourceVersion": mirror.resource_version, "annotations": annotations}
     patch = {"metadata": metadata, "status": status}

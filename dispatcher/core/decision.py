@@ -15,6 +15,7 @@ from dispatcher.core import (
     mirroring,
     names,
     placing,
+    rebalancing,
     recovery,
     sight,
     stopping,
@@ -108,7 +109,7 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
         placement = placement.retire(share)
     placement = leaving.retire_removed(observation, placement, seen.by_share)
     departed = leaving.lose(observation, placement, needs_refuge=True)
-    evicted = leaving.evict(observation, departed.placement, seen.by_share)
+    evicted = leaving.evict(observation, departed.placement)
     placement = leaving.spare(observation, evicted.placement, seen.by_share, seen.progress)
     events += (*departed.events, *evicted.events)
     if job.completions is None and seen.progress.counts.succeeded:
@@ -127,7 +128,9 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
             events += dispatched.tell_moved(placement, placed.placement)
             placement = placed.placement
             events += dispatched.tell_waiting(draft, placed.waiting)
-        placement = placing.move_parallelism(job, placement, seen.progress)
+        balanced = rebalancing.rebalance(observation, placement, seen.by_share, seen.progress)
+        events += balanced.events
+        placement = placing.move_parallelism(job, balanced.placement, seen.progress)
     told = dispatched.tell_dispatched(observation, seen, placement, draft, problem)
     events += told.events
     decided = placement.structure() != persisted.structure() or told.turned or bool(events)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from dispatcher.core import ceding, placing
 from dispatcher.core import mirror as mirrors
-from dispatcher.core import placing
 from dispatcher.core.actions import MERGE_PATCH, Action, DeleteMirror, Event, PatchMirror
 from dispatcher.core.job import timestamp
 from dispatcher.core.mirror import Mirror
@@ -72,10 +72,6 @@ def turning_points(observation: Observation, placement: Placement) -> list[datet
     return [moment for moment in moments if moment > observation.now]
 
 
-def _has_somewhere_to_go(observation: Observation, share: Share) -> bool:
-    return any(cluster.name != share.cluster for cluster in placing.eligible(observation))
-
-
 def is_gone(observation: Observation, share: Share, mirror: Mirror | None) -> bool:
     """A share's mirror was there and is deleted; seen by its last state, or proven by a live read."""
     if mirror is not None:
@@ -125,7 +121,7 @@ def lose(observation: Observation, placement: Placement, *, needs_refuge: bool) 
         if (
             unfinished
             and is_lost(observation, share)
-            and (not needs_refuge or _has_somewhere_to_go(observation, share))
+            and (not needs_refuge or placing.has_refuge(observation, placement, share))
         ):
             share = replace(share, state=ShareState.LOST, counts=share.counts.settled())
             events.append(Event("Warning", "ShareLost", _loss(observation, share)))
@@ -145,8 +141,8 @@ def _loss(observation: Observation, share: Share) -> str:
     return f"Cluster {share.cluster} {why}; what its share {share.id} has not done moves to other clusters"
 
 
-def evict(observation: Observation, placement: Placement, by_share: ByShare) -> Departure:
-    """Begin to drain the shares that must leave clusters in reach; take back what may stay after all."""
+def evict(observation: Observation, placement: Placement) -> Departure:
+    """Begin to drain the shares that must leave clusters in reach."""
     shares: list[Share] = []
     events: list[Event] = []
     for share in placement.shares:
@@ -156,9 +152,9 @@ def evict(observation: Observation, placement: Placement, by_share: ByShare) -> 
             due = moment is not None and moment <= observation.now
             if share.state is ShareState.FINISHED and cluster.leaving:
                 share = replace(share, state=ShareState.REMOVING)
-            elif share.state is ShareState.DRAINING and not due:
-                share = replace(share, state=ShareState.ACTIVE)
-            elif share.state is ShareState.ACTIVE and due and _has_somewhere_to_go(observation, share):
+            elif (
+                share.state is ShareState.ACTIVE and due and placing.has_refuge(observation, placement, share)
+            ):
                 share = replace(share, state=ShareState.DRAINING)
                 why = "is being removed" if cluster.leaving else "has a NoExecute taint"
                 text = f"Cluster {share.cluster} {why}; its share {share.id} is stopped, and the rest moves"
@@ -255,23 +251,17 @@ def _credit(
 
 
 def unstarted_completions(observation: Observation, share: Share, mirror: Mirror | None) -> int:
-    """How many completions of a live NonIndexed share no pod has been made for, for certain.
-
-    A pod that was made after the mirror's status was written is reckoned with: a controller makes at most
-    ``parallelism`` of them before it writes again. One completion stays with a mirror that exists: none may be
-    told that all is done.
-    """
+    """How many completions of a live NonIndexed share no pod has been made for, for certain."""
     if share.state is not ShareState.ACTIVE or share.completions is None or share.interval is not None:
         return 0
     if was_never_made(observation, share, mirror):
         return share.completions
-    if mirror is None or mirror.gone or mirror.finished or mirror.transient or mirror.deleting:
+    if mirror is None or not ceding.may_cede(observation, mirror):
         return 0
     if not observation.is_ready(share.cluster, share.cluster_uid):
         return 0
-    own = mirrors.local_counts(mirror, share)
-    busy = 0 if mirror.fenced else max(own.active, int(mirror.spec.get("parallelism", 1)))
-    return max(0, share.completions - own.succeeded - max(busy, 1))
+    succeeded = mirrors.local_counts(mirror, share).succeeded
+    return max(0, share.completions - succeeded - ceding.busy_completions(observation, share, mirror))
 
 
 def withdraw(observation: Observation, persisted: Placement, by_share: ByShare) -> list[Action]:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dispatcher.core import ceding, manifest, names
+from dispatcher.core import ceding, manifest, names, rebalancing
 from dispatcher.core.actions import (
     JSON_PATCH,
     MERGE_PATCH,
@@ -102,7 +102,8 @@ def steer(
         if attempt is not None and observation.now < attempt.retry_at:
             continue
         if mirror is None:
-            if not share.mirror_uid and may_create:
+            waits = rebalancing.waits_for_a_giver(observation, share, placement, by_share, progress)
+            if not share.mirror_uid and may_create and not waits:
                 actions.append(create(observation, share, progress))
             continue
         if mirror.finished or mirror.deleting or mirror.gone:

@@ -50,11 +50,15 @@ class Refusal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """The last write for one mirror that failed. It is not tried again before ``retry_at``."""
+    """The last write for one mirror that failed. It is not tried again before ``retry_at``.
+
+    ``since``: when the first of an unbroken row of failures was.
+    """
 
     refusal: Refusal
     message: str
     retry_at: datetime
+    since: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class Observation:
 
     ``mirrors`` are all Jobs on workers with our origin and this Job's UID. Keyed by cluster and mirror
     name are ``attempts``, ``edited`` (mirrors whose spec, labels or annotations somebody else has
-    changed) and ``in_flight`` (mirrors that a write is under way for). ``proven_gone`` are mirrors, by
+    changed), ``in_flight`` (mirrors that a write is under way for) and ``idle_since`` (when a mirror's counters
+    of pods changed last). ``proven_gone`` are mirrors, by
     cluster and UID, that a live read has not found: not to be among ``mirrors`` is no proof, for those
     are seen by labels, and labels get lost. ``settled`` is False right after a start, while some cluster
     has neither answered nor been given up on: a new Job waits for that.
@@ -91,6 +96,7 @@ class Observation:
     attempts: Mapping[tuple[names.ClusterName, str], Attempt] = field(default_factory=dict)
     edited: frozenset[tuple[names.ClusterName, str]] = frozenset()
     in_flight: frozenset[tuple[names.ClusterName, str]] = frozenset()
+    idle_since: Mapping[tuple[names.ClusterName, str], datetime] = field(default_factory=dict)
     proven_gone: frozenset[tuple[names.ClusterName, str]] = frozenset()
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     policy: Policy = DEFAULT_POLICY

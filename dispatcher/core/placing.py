@@ -8,7 +8,7 @@ from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Job
 from dispatcher.core.manifest import suffixed_name
 from dispatcher.core.observation import Cluster, Observation, Refusal, matches
-from dispatcher.core.placement import MAX_SHARES, Counts, Placement, Share
+from dispatcher.core.placement import MAX_SHARES, SELF_EVIDENT, Counts, Placement, Share
 from dispatcher.core.preferences import (
     EVEN,
     ClusterPreferences,
@@ -18,7 +18,7 @@ from dispatcher.core.preferences import (
 )
 from dispatcher.core.progress import Progress
 
-_Addition = tuple[names.ClusterName, int, int | None, tuple[int, int] | None]
+Addition = tuple[names.ClusterName, int, int | None, tuple[int, int] | None]
 """Cluster, parallelism, completions and interval of a share to be made."""
 
 
@@ -71,6 +71,20 @@ def eligible(observation: Observation) -> list[Cluster]:
     return sorted(
         (c for c in observation.clusters.values() if not exclusion(c, observation)), key=lambda c: c.name
     )
+
+
+def open_to(observation: Observation, placement: Placement) -> list[Cluster]:
+    """Of the clusters that may get new work, those that this Job has no bad experience with; else all of them."""
+    clusters = eligible(observation)
+    avoided = {share.cluster for share in placement.shares if share.state not in SELF_EVIDENT}
+    if observation.policy.unschedulable_after is not None:
+        avoided |= {cluster for cluster, _mirror in observation.attempts}
+    return [cluster for cluster in clusters if cluster.name not in avoided] or clusters
+
+
+def has_refuge(observation: Observation, placement: Placement, share: Share) -> bool:
+    """Whether another cluster could have a share's work."""
+    return any(cluster.name != share.cluster for cluster in open_to(observation, placement))
 
 
 def no_cluster(observation: Observation) -> Problem:
@@ -127,7 +141,7 @@ def place_outstanding(
         needed = amount > 0
     if not needed:
         return Placed(placement)
-    clusters = eligible(observation)
+    clusters = open_to(observation, placement)
     if not clusters:
         return no_cluster(observation)
     allowed = {cluster.name for cluster in clusters}
@@ -152,7 +166,7 @@ def place_outstanding(
     if not parts and not placement.held and (job.parallelism or amount):
         text = f"{names.PREFERENCES_ANNOTATION} leaves no cluster any work: {divided.reason}"
         return Problem("NoShare", text)
-    additions: list[_Addition] = []
+    additions: list[Addition] = []
     if job.indexed:
         sizes = {cluster: part.completions or 0 for cluster, part in parts.items()}
         decided = progress.completed | progress.failed_indexes
@@ -161,7 +175,7 @@ def place_outstanding(
             additions.append((cluster, parts[cluster].parallelism, own, interval))
     else:
         additions += [(cluster, part.parallelism, part.completions, None) for cluster, part in parts.items()]
-    return Placed(_added(observation, placement, additions), divided.reason)
+    return Placed(added(observation, placement, additions), divided.reason)
 
 
 def _left_of(
@@ -193,7 +207,7 @@ def _stay(
     indexes = outstanding_indexes(job, placement, progress) if job.indexed else IndexSet()
     decided = progress.completed | progress.failed_indexes
     amount = 0 if job.completions is None else outstanding_completions(job, placement)
-    additions: list[_Addition] = []
+    additions: list[Addition] = []
     for home in homes:
         if job.indexed:
             mine = indexes & home.indexes
@@ -208,14 +222,11 @@ def _stay(
             amount -= mine_count
             if mine_count:
                 additions.append((home.cluster, home.parallelism, mine_count, None))
-    return _added(observation, placement, additions)
+    return added(observation, placement, additions)
 
 
-def _added(
-    observation: Observation,
-    placement: Placement,
-    additions: Sequence[_Addition],
-) -> Placement:
+def added(observation: Observation, placement: Placement, additions: Sequence[Addition]) -> Placement:
+    """The placement with new shares, each with an id and a mirror's name of its own."""
     job = observation.job
     shares = list(placement.shares)
     taken = {(share.cluster, share.mirror) for share in shares}

@@ -81,6 +81,7 @@ class Policy:
     unschedulable_after: timedelta | None = None
     move_running: bool = False
     steal_unstarted: bool = False
+    steal_after: timedelta = timedelta(seconds=30)
     propagate: frozenset[str] = frozenset()
 
     def untolerated(self, taints: Iterable[Taint], *effects: TaintEffect) -> list[Taint]:
@@ -134,6 +135,7 @@ def read_policy(manifest: Manifest) -> Policy:
         unschedulable_after=parse_duration(failover.get("unschedulableAfter", OFF)),
         move_running=bool(spec.get("moveRunning")),
         steal_unstarted=bool(spec.get("stealUnstarted")),
+        steal_after=parse_duration(spec.get("stealAfter", "30s")) or timedelta(),
         propagate=frozenset(spec.get("propagate") or ()),
     )
 

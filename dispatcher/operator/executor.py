@@ -286,8 +286,11 @@ class Executor:
         pause = min(RETRY_CAP, RETRY_FIRST * 2 ** min(failures - 1, 10))
         pause = max(pause, reply.retry_after or 0.0)
         message = reply.message or reply.reason or refusal.value
-        retry_at = utc_now() + timedelta(seconds=pause)
-        self._world.attempt(key, action.cluster, action.name, Attempt(refusal, message, retry_at))
+        now = utc_now()
+        earlier = self._world.attempts(key).get((action.cluster, action.name))
+        since = earlier.since if earlier is not None else now
+        attempt = Attempt(refusal, message, now + timedelta(seconds=pause), since)
+        self._world.attempt(key, action.cluster, action.name, attempt)
         logger.info(
             "mirror write refused",
             extra={

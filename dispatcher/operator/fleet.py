@@ -20,9 +20,9 @@ from dispatcher.clusters.worker import WorkerConnection
 from dispatcher.core import names
 from dispatcher.operator.cluster_status import StatusPublisher
 from dispatcher.operator.queue import Key
-from dispatcher.operator.registered import RegisteredCluster, job_uid_of
+from dispatcher.operator.registered import RegisteredCluster
 from dispatcher.operator.settings import Settings
-from dispatcher.operator.world import World, utc_now
+from dispatcher.operator.world import World, job_uid_of, utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +117,7 @@ class Fleet:
                 key = self._world.key_of(job_uid_of(new) or "")
                 if key is not None and not self.is_writing(key, name, metadata["name"]):
                     self._world.mirror_edited(name, new)
+            self._world.note_pods(name, old, new)
             for seen in (old, new):  # the old one too: it may have lost the label that names its Job
                 if seen is not None:
                     self._world.mirror_changed(seen)

@@ -17,12 +17,6 @@ from dispatcher.core.policy import Taint, TaintEffect, read_taints
 from dispatcher.operator.world import utc_now
 
 
-def job_uid_of(manifest: dict[str, Any]) -> str | None:
-    """The management Job's UID that a mirror carries."""
-    uid = (manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL)
-    return uid if isinstance(uid, str) else None
-
-
 class RegisteredCluster:
     """One WorkerCluster: its object, its connection if it has one, and its mirrors."""
 

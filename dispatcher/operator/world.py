@@ -45,6 +45,18 @@ def _is_left_behind(manifest: dict[str, Any]) -> bool:
     )
 
 
+def job_uid_of(manifest: dict[str, Any]) -> str | None:
+    """The management Job's UID that a mirror carries."""
+    uid = (manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL)
+    return uid if isinstance(uid, str) else None
+
+
+def _pods(mirror: dict[str, Any]) -> tuple[Any, ...]:
+    spec, status = mirror["spec"], mirror.get("status") or {}
+    counters = (status.get(field) for field in ("active", "ready", "succeeded", "failed"))
+    return (spec.get("parallelism"), spec.get("suspend"), *counters)
+
+
 class World:
     """Caches and memories. ``wake`` is called with the key of a Job about which something changed."""
 
@@ -61,6 +73,7 @@ class World:
         self._ghosts: dict[str, dict[tuple[names.ClusterName, str], Mirror]] = defaultdict(dict)
         self._proven_gone: dict[str, set[tuple[names.ClusterName, str]]] = defaultdict(set)
         self._edited: dict[Key, set[tuple[names.ClusterName, str]]] = defaultdict(set)
+        self._idle_since: dict[str, dict[tuple[names.ClusterName, str], datetime]] = defaultdict(dict)
         self._attempts: dict[Key, dict[tuple[names.ClusterName, str], Attempt]] = defaultdict(dict)
 
     def _job_changed(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
@@ -73,6 +86,7 @@ class World:
             self._keys.pop(metadata["uid"], None)
             self._ghosts.pop(metadata["uid"], None)
             self._proven_gone.pop(metadata["uid"], None)
+            self._idle_since.pop(metadata["uid"], None)
             self._attempts.pop(key, None)
             self._edited.pop(key, None)
         else:
@@ -91,6 +105,20 @@ class World:
         key = self._keys.get((manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL, ""))
         if key is not None:
             self._wake(key)
+
+    def note_pods(
+        self, cluster: names.ClusterName, old: dict[str, Any] | None, new: dict[str, Any] | None
+    ) -> None:
+        """Remember when a mirror's counters of pods changed last, or what they are to reach."""
+        seen = new or old
+        uid = job_uid_of(seen) if seen is not None else None
+        if seen is None or uid is None or uid not in self._keys:
+            return
+        slot = (cluster, seen["metadata"]["name"])
+        if new is None:
+            self._idle_since[uid].pop(slot, None)
+        elif old is None or _pods(old) != _pods(new):
+            self._idle_since[uid][slot] = utc_now()
 
     def mirror_deleted(self, cluster: names.ClusterName, last: dict[str, Any]) -> None:
         """Keep a deleted mirror's last state until it is counted.
@@ -193,6 +221,7 @@ class World:
             attempts=self.attempts((job.namespace, job.name)),
             edited=frozenset(self._edited.get((job.namespace, job.name), ())),
             proven_gone=frozenset(self._proven_gone.get(job.uid, ())),
+            idle_since=self._idle_since.get(job.uid, {}),
             in_flight=self.in_flight((job.namespace, job.name)),
             namespace_labels=self.namespace_labels.get(job.namespace, {}),
             settled=self.settled,

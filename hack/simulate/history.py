@@ -44,7 +44,9 @@ class History(Invariants):
         self.zombies: list[Request] = []
         self.late: list[tuple[ModelServer, str, Manifest]] = []
         after = self.rng.choice([None, timedelta(seconds=5), timedelta(seconds=30)])
-        self.policy = Policy(failover_after=after)
+        self.policy = Policy(
+            failover_after=after, steal_unstarted=self.rng.random() < 0.4, steal_after=timedelta()
+        )
         self.fail_rate = self.rng.choice([0.0, 0.05, 0.2, 0.5])
         self.eager = self.rng.choice([0.3, 0.8])
         self.management.judge = self._judge_job

@@ -5,6 +5,7 @@ from collections import Counter
 from dispatcher.core import names
 from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import read_job
+from dispatcher.core.mirror import credited, read_mirror
 from dispatcher.core.placement import SELF_EVIDENT, Placement, PlacementError, ShareState, parse_placement
 from hack.simulate.clock import Clock
 from hack.simulate.controller import RUNNING, JobController
@@ -232,11 +233,8 @@ class Invariants:
                 total = 0
                 for _server, _key, mirror in self._mirrors():
                     total += mirror["status"].get(field_) or 0
-                    if (
-                        field_ == "succeeded"
-                        and names.WOUND_DOWN_ANNOTATION in mirror["metadata"]["annotations"]
-                    ):
-                        total -= 1
+                    if field_ == "succeeded":
+                        total -= credited(read_mirror(mirror, names.ClusterName("")))
                 if total != job.count(field_):
                     raise Broken(f"published {field_} {job.count(field_)}, counted on the mirrors {total}")
 

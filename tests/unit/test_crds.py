@@ -134,6 +134,7 @@ def test_numbers_are_not_negative(name: str) -> None:
                 "spec.failover.unschedulableAfter": "off",
                 "spec.moveRunning": False,
                 "spec.stealUnstarted": False,
+                "spec.stealAfter": "30s",
                 "spec.tolerations.[].operator": "Equal",
             },
         ),

@@ -191,7 +191,7 @@ def test_a_foreign_name_is_left_and_the_mirror_gets_another() -> None:
     scene = Scene()
     scene.job = written(scene.decide())
     slot = (names.ClusterName("a"), "pi")
-    scene.fields["attempts"] = {slot: Attempt(Refusal.NAME_TAKEN, "", NOW + timedelta(seconds=1))}
+    scene.fields["attempts"] = {slot: Attempt(Refusal.NAME_TAKEN, "", NOW + timedelta(seconds=1), NOW)}
     manifest = written(scene.decide())
     mirror = next(share.mirror for share in placement_of(manifest).shares if share.cluster == "a")
     assert mirror != "pi"
@@ -202,7 +202,7 @@ def test_a_foreign_name_is_left_and_the_mirror_gets_another() -> None:
 def test_a_missing_namespace_is_told_once_and_tried_again_later() -> None:
     scene = Scene()
     scene.job = written(scene.decide())
-    attempt = Attempt(Refusal.NAMESPACE_MISSING, "", NOW + timedelta(seconds=7))
+    attempt = Attempt(Refusal.NAMESPACE_MISSING, "", NOW + timedelta(seconds=7), NOW)
     scene.fields["attempts"] = {(names.ClusterName("a"), "pi"): attempt}
     scene.settle()
     assert condition(scene.job, names.DISPATCHED)["reason"] == "NamespaceMissing"
