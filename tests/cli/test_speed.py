@@ -1,20 +1,28 @@
-"""How long people wait: the start of the plugin, and a list of 5,000 Jobs."""
+"""How long people wait: the start of the plugin, and a list of many Jobs."""
 
+import os
+import resource
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from dispatcher.commands.connection import Connection
 from dispatcher.core.names import PLACEMENT_ANNOTATION, ClusterName
 from dispatcher.core.placement import Counts, Placement, Share, format_placement
 from hack.lab import Lab
 from tests.cli.plugin import Plugin
 
-JOBS = 5_000
-LIST_SECONDS = 2.0
 IMPORT_SECONDS = 0.3
-TRIES = 5
+TRIES = 3
 """The least of so many runs counts: the machine may be busy with other things."""
+
+long = pytest.mark.skipif(
+    "JOB_DISPATCHER_TEST_LONG" not in os.environ,
+    reason="makes 5,000 Jobs, and needs a quiet machine: set JOB_DISPATCHER_TEST_LONG",
+)
 
 
 def test_the_import_of_the_plugin() -> None:
@@ -29,8 +37,14 @@ def test_the_import_of_the_plugin() -> None:
     assert min(times) < IMPORT_SECONDS, times
 
 
-def test_five_thousand_jobs(lab: Lab, plugin: Plugin) -> None:
-    api = lab.management.api
+@pytest.mark.parametrize(
+    ("count", "processor_seconds", "seconds"),
+    [(1_000, 1.2, 30.0), pytest.param(5_000, 2.0, 2.0, marks=[pytest.mark.long, long])],
+)
+def test_a_list_of_many_jobs(
+    lab: Lab, plugin: Plugin, count: int, processor_seconds: float, seconds: float
+) -> None:
+    connection = Connection(kubeconfig=str(lab.management.kubeconfig))
     path = f"/apis/batch/v1/namespaces/{plugin.namespace}/jobs"
     shares = tuple(
         Share(n, ClusterName(f"worker-{n}"), "uid", "job", 2, 4, counts=Counts(2, 0, 1)) for n in (1, 2)
@@ -45,20 +59,30 @@ def test_five_thousand_jobs(lab: Lab, plugin: Plugin) -> None:
             "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
         }
     }
+    names = [f"job-{number:04}" for number in range(count)]
 
-    def create(number: int) -> None:
+    def create(name: str) -> None:
         annotations = {PLACEMENT_ANNOTATION: placement}
-        api.create(path, {**body, "metadata": {"name": f"job-{number:04}", "annotations": annotations}})
+        connection.create(path, {**body, "metadata": {"name": name, "annotations": annotations}})
 
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(create, range(JOBS)))
-        times = []
+    def delete(name: str) -> None:
+        connection.delete(f"{path}/{name}", options={"propagationPolicy": "Background"})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(create, names))
+        used, waited = [], []
         for _ in range(TRIES):
-            began = time.monotonic()
+            before, began = used_by_children(), time.monotonic()
             said = plugin.ok("get", "--managed-by", "jobdispatcher.io/nobody", "--no-headers")
-            times.append(time.monotonic() - began)
-            assert len(said.splitlines()) == JOBS
-        assert min(times) < LIST_SECONDS, times
-    finally:
-        api.delete(path)
+            waited.append(time.monotonic() - began)
+            used.append(used_by_children() - before)
+            assert len(said.splitlines()) == count
+        list(pool.map(delete, names))
+    assert min(used) < processor_seconds, used
+    assert min(waited) < seconds, waited
+
+
+def used_by_children() -> float:
+    """Seconds on a processor of the processes that this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
