@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 
 
 def parse_duration(text: str) -> float:
@@ -15,7 +15,7 @@ def parse_duration(text: str) -> float:
     Raises:
         ValueError: anything else, and what is negative.
     """
-    if text.isdecimal():
+    if text.isascii() and text.isdecimal():
         return float(text)
     parts = list(_PART.finditer(text))
     if not parts or "".join(part.group() for part in parts) != text:
