@@ -65,6 +65,14 @@ generate: venv ## Write what is made of other files: chart READMEs, worker manif
 chaos: setup ## 300 Jobs while parts of the clusters are killed, hung, cut off (ARGS="--isolation": p99 with one hung)
 	@$(PY) -m hack.chaos $(ARGS)
 
+.PHONY: kind-up
+kind-up: venv ## With docker: three kind clusters, the chart installed, the workers joined
+	@hack/kind/up
+
+.PHONY: kind-down
+kind-down: ## Remove the kind clusters
+	@hack/kind/down
+
 .PHONY: lock
 lock: venv ## Lock the development packages anew (ARGS=--upgrade for newer ones)
 	@hack/setup/lock $(ARGS)

@@ -82,7 +82,7 @@ class Installation:
         """``namespace:name`` of the controller's account."""
         return f"{NAMESPACE}:{only(self.objects(), 'ServiceAccount')['metadata']['name']}"
 
-    def start(self, *, environment: Mapping[str, str] | None = None) -> Controller:
+    def start(self, *, program: Path = BIN / "job-dispatcher") -> Controller:
         """The controller on this host, with the account's token and the Deployment's own arguments."""
         plane = self.lab.management
         write_kubeconfig(
@@ -98,12 +98,12 @@ class Installation:
         flags = [it for it in pod["containers"][0]["args"] if not it.startswith(left_out)]
         address = f"{ports.ADDRESS}:{ports.pick(1)[0]}"
         log = self.lab.folder / "logs" / "job-dispatcher.log"
-        command = [str(BIN / "job-dispatcher"), *flags, "--kubeconfig", str(self.kubeconfig)]
+        command = [str(program), *flags, "--kubeconfig", str(self.kubeconfig)]
         process = processes.spawn(
             [*command, "--metrics-address", address],
             lab=self.lab.folder,
             log=log,
-            environment={**os.environ, **(environment or {})},
+            environment=dict(os.environ),
         )
         controller = Controller(process, log=log, address=address)
         try:
