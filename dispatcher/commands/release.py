@@ -5,13 +5,14 @@ import click
 from dispatcher.commands import held_jobs
 from dispatcher.commands.connection import resource_path
 from dispatcher.commands.management import (
+    WORKER_CLUSTERS,
     ManagementCluster,
     all_namespaces_option,
     connection_options,
     managed_by_option,
 )
 from dispatcher.commands.refusals import ClusterSaysNo, Manifest
-from dispatcher.core.names import FINALIZER
+from dispatcher.core.names import DRAIN_FINALIZER, FINALIZER
 
 _CONFLICTS = 5
 _DEPLOYMENTS = "app.kubernetes.io/name=job-dispatcher"
@@ -36,8 +37,9 @@ def release(
 ) -> None:
     """Let go of Jobs whose dispatcher is gone for good.
 
-    Takes off the finalizer that only the dispatcher takes off otherwise, so that the Jobs can be deleted. Their mirrors
-    are not touched: they go on running on the worker clusters until they are deleted there.
+    Takes off the finalizer that only the dispatcher takes off otherwise, so that the Jobs can be deleted; with --all -A
+    also that of WorkerClusters. Mirrors are not touched: they go on running on the worker clusters until they are
+    deleted there.
 
     \b
     Examples:
@@ -57,20 +59,32 @@ def release(
         jobs = management.dispatched_jobs(managed_by, all_namespaces=all_namespaces)
     found = held_jobs.held(jobs)
     for job in found:
-        _release(management, job)
-        click.echo(
-            f"job.batch/{job['metadata']['name']} in namespace {job['metadata']['namespace']} released"
-        )
-    if not found:
-        click.echo("No Job is held by a dispatcher's finalizer.", err=True)
+        metadata = job["metadata"]
+        path = resource_path("batch/v1", "jobs", namespace=metadata["namespace"], name=metadata["name"])
+        _take_off(management, path, job, FINALIZER)
+        click.echo(f"job.batch/{metadata['name']} in namespace {metadata['namespace']} released")
+    clusters = _held_clusters(management) if all_jobs and all_namespaces else []
+    for cluster in clusters:
+        name = cluster["metadata"]["name"]
+        _take_off(management, management.clusters_path(name), cluster, DRAIN_FINALIZER)
+        click.echo(f"workercluster.jobdispatcher.io/{name} released")
+    if not found and not clusters:
+        click.echo("Nothing is held by a dispatcher's finalizer.", err=True)
 
 
-def _release(management: ManagementCluster, job: Manifest) -> None:
-    """Take the finalizer off, and nothing else, whoever writes to the Job meanwhile."""
-    metadata = job["metadata"]
-    path = resource_path("batch/v1", "jobs", namespace=metadata["namespace"], name=metadata["name"])
+def _held_clusters(management: ManagementCluster) -> list[Manifest]:
+    """WorkerClusters with our finalizer; none where the CRD is gone already."""
+    if management.find(f"/apis/{WORKER_CLUSTERS}") is None:
+        return []
+    found = management.get_all(management.clusters_path())
+    return [it for it in found if DRAIN_FINALIZER in (it["metadata"].get("finalizers") or ())]
+
+
+def _take_off(management: ManagementCluster, path: str, held: Manifest, finalizer: str) -> None:
+    """Take one finalizer off, and nothing else, whoever writes to the object meanwhile."""
+    metadata = held["metadata"]
     for attempt in range(_CONFLICTS):
-        keep = [it for it in metadata.get("finalizers") or () if it != FINALIZER]
+        keep = [it for it in metadata.get("finalizers") or () if it != finalizer]
         version = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
         try:
             management.patch(path, {"metadata": {**version, "finalizers": keep or None}})

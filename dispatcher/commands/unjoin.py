@@ -20,7 +20,7 @@ _SHOWN = 5
 @click.argument("name", shell_complete=complete_clusters)
 @joining.joining_options
 @managed_by_option
-@click.option("--force", is_flag=True, help="Also while Jobs have unfinished work there, which then waits.")
+@click.option("--force", is_flag=True, help="Also while Jobs have unfinished work there.")
 @joining.timeout_option
 def unjoin(
     name: str,
@@ -32,13 +32,14 @@ def unjoin(
 ) -> None:
     """Take a worker cluster out.
 
-    Removes its WorkerCluster, its Secret and, with --worker-context, the dispatcher's account on the worker. Refused
-    while dispatched Jobs have unfinished work there. Finished mirrors stay on the worker, with pods and logs.
+    Removes its WorkerCluster, its Secret and, with --worker-context, the dispatcher's account on the worker. The
+    dispatcher removes its mirrors there first, with their pods and logs. Refused while dispatched Jobs have unfinished
+    work there, unless --force lets it begin again elsewhere. For a cluster that is dead, see forget.
 
     \b
     Examples:
+      kubectl dispatch drain worker-1
       kubectl dispatch unjoin worker-1 --worker-context berlin
-      kubectl --context berlin delete jobs -A -l jobdispatcher.io/origin    the mirrors as well
     """
     cluster = joining.find_cluster(management, name)
     known = (cluster.get("status") or {}).get("clusterUID")
@@ -55,7 +56,7 @@ def unjoin(
         more = f" and {len(busy) - _SHOWN} more" if len(busy) > _SHOWN else ""
         raise ClusterSaysNo(
             f"{len(busy)} Jobs have unfinished work on {name} ({', '.join(busy[:_SHOWN])}{more}): "
-            f"`kubectl dispatch cordon {name}` and wait for them, or --force"
+            f"`kubectl dispatch drain {name}` first, or --force"
         )
     management.delete(management.clusters_path(name))
     _wait_until_gone(management, name, timeout)
@@ -84,6 +85,7 @@ def _wait_until_gone(management: ManagementCluster, name: str, timeout: float) -
         if time.monotonic() >= end:
             holding = ", ".join(left["metadata"].get("finalizers") or ())
             raise ClusterSaysNo(
-                f"WorkerCluster {name} is being deleted and waits for {holding}; run unjoin again later"
+                f"WorkerCluster {name} is being deleted and waits for the dispatcher (finalizers: {holding}); "
+                "when it is gone, run unjoin again for the rest, or `kubectl dispatch forget` if it is dead"
             )
         time.sleep(0.2)

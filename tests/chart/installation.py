@@ -142,12 +142,13 @@ def forget_everything(lab: Lab) -> None:
     """Bring a bare lab back to how it began, whatever a test left."""
     management = lab.management
     for job in management.api.get("/apis/batch/v1/jobs")["items"]:
-        strip(management, job)
+        strip(management, job_path(job), job)
     for plane in lab.planes:
         for job in plane.api.get("/apis/batch/v1/jobs")["items"]:
             delete(plane, job_path(job))
     if find(management, CLUSTERS) is not None:
         for cluster in management.api.get(CLUSTERS)["items"]:
+            strip(management, f"{CLUSTERS}/{cluster['metadata']['name']}", cluster)
             delete(management, f"{CLUSTERS}/{cluster['metadata']['name']}")
     for secret in management.api.get(f"/api/v1/namespaces/{NAMESPACE}/secrets")["items"]:
         if secret["type"] == "Opaque":  # helm keeps its releases in others
@@ -159,15 +160,15 @@ def job_path(job: Manifest) -> str:
     return f"/apis/batch/v1/namespaces/{job['metadata']['namespace']}/jobs/{job['metadata']['name']}"
 
 
-def strip(plane: Plane, job: Manifest) -> None:
-    """Take all finalizers off."""
-    if job["metadata"].get("finalizers"):
-        plane.api._request(
-            "PATCH",
-            job_path(job),
-            {"metadata": {"finalizers": None}},
-            content_type="application/merge-patch+json",
-        )
+def strip(plane: Plane, path: str, held: Manifest) -> None:
+    """Take all finalizers off, and put none of a deleted object's in the way."""
+    if held["metadata"].get("finalizers"):
+        patch = {"metadata": {"finalizers": None}}
+        try:
+            plane.api._request("PATCH", path, patch, content_type="application/merge-patch+json")
+        except ApiError as error:
+            if error.code != 404:
+                raise
 
 
 def delete(plane: Plane, path: str) -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import yaml
@@ -138,11 +139,11 @@ def test_join_rotate_revoke_and_unjoin(release: Installation, controller: Contro
 def test_unjoin_is_refused_while_work_is_there(release: Installation, controller: Controller) -> None:
     worker, management = release.lab.worker(1), release.lab.management
     release.join(worker)
-    template = {
+    template: dict[str, Any] = {
         "metadata": {"annotations": {"lab.jobdispatcher.io/script": '[{"exit": null}]'}},
         "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "example/c"}]},
     }
-    job = {
+    job: dict[str, Any] = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": "endless", "namespace": "default"},
@@ -154,13 +155,19 @@ def test_unjoin_is_refused_while_work_is_there(release: Installation, controller
     done = release.dispatch("unjoin", "worker-1", "--worker-kubeconfig", worker.kubeconfig)
     assert done.returncode == 1
     assert "1 Jobs have unfinished work on worker-1 (default/endless)" in done.stderr
-    assert "kubectl dispatch cordon worker-1" in done.stderr
+    assert "kubectl dispatch drain worker-1" in done.stderr
     assert find(management, f"{CLUSTERS}/worker-1") is not None
     management.api.delete(f"{jobs}/endless")
     until(lambda: find(management, f"{jobs}/endless") is None, "the Job is gone")
+    # A finished one is no obstacle; its mirror goes with the registration.
+    job["metadata"]["name"] = "quick"
+    template["metadata"]["annotations"] = {}
+    management.api.create(jobs, job)
+    until(lambda: management.api.get(f"{jobs}/quick")["status"].get("succeeded"), "the Job is done")
     done = release.dispatch("unjoin", "worker-1")
     assert done.returncode == 0, done.stderr
     assert "its account is still on the worker cluster" in done.stderr
+    assert find(worker, f"{jobs}/quick") is None
 
 
 def test_a_dry_run_shows_objects_that_a_cluster_takes_and_changes_nothing(

@@ -102,10 +102,13 @@ def test_uninstall_with_jobs_left_says_what_to_do_and_there_is_a_way_out(release
     done = release.dispatch("release", "--all", "-A")
     assert done.returncode == 0, done.stderr
     assert "job.batch/left in namespace default released" in done.stdout
+    assert "workercluster.jobdispatcher.io/worker-1 released" in done.stdout
     until(lambda: find(management, f"{JOBS}/left") is None, "the Job is gone")
     assert find(worker, f"{JOBS}/left") is not None, "the mirror goes on until somebody deletes it"
     done = release.dispatch("release", "--all", "-A")
-    assert "No Job is held" in done.stderr
+    assert "Nothing is held" in done.stderr
+    management.api.delete(f"{CLUSTERS}/worker-1")
+    assert find(management, f"{CLUSTERS}/worker-1") is None
     kubectl = [str(release.lab.kubectl), "--kubeconfig", str(worker.kubeconfig)]
     kubectl += ["delete", "jobs", "-A", "-l", names.ORIGIN_LABEL]
     subprocess.run(kubectl, check=True, capture_output=True, timeout=60)

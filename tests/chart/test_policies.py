@@ -11,7 +11,7 @@ import pytest
 from dispatcher.core import names
 from hack.lab import Lab, Plane
 from hack.lab.api import ApiError
-from tests.chart.installation import Installation, find, forget_everything, strip, until
+from tests.chart.installation import Installation, find, forget_everything, job_path, strip, until
 
 pytestmark = pytest.mark.lab
 
@@ -55,7 +55,7 @@ def policies(plane: Plane) -> list[Any]:
 def unprotected(plane: Plane) -> bool:
     try:
         for job in plane.api.get("/apis/batch/v1/jobs")["items"]:
-            strip(plane, job)
+            strip(plane, job_path(job), job)
     except ApiError as error:
         if error.code == 403:
             return False
