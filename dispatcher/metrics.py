@@ -43,6 +43,14 @@ QUEUE_DEPTH = Gauge("job_dispatcher_queue_depth", "Jobs that wait to be looked a
 CLUSTER_READY = Gauge(
     "job_dispatcher_cluster_ready", "1 while Jobs can be dispatched to the cluster, else 0.", ["cluster"]
 )
+LEADER = Gauge(
+    "job_dispatcher_leader", "1 while this process holds the shard's Lease and may write, else 0.", ["shard"]
+)
+LEASE_TRANSITIONS = Counter(
+    "job_dispatcher_lease_transitions_total",
+    "Changes of this process' hold on a shard's Lease, by event: acquired, released or lost.",
+    ["shard", "event"],
+)
 ORPHANS_REMOVED = Counter(
     "job_dispatcher_orphans_removed_total", "Mirrors removed because their Job was gone.", ["cluster"]
 )

@@ -21,6 +21,7 @@ from kubernetes.aio.client.configuration import Configuration
 
 import dispatcher
 from dispatcher.clusters import reply as replies
+from dispatcher.clusters.fencing import LEASE_LOST, WRITE_PERMIT, FencedBody
 from dispatcher.clusters.kubeconfig import Credentials, KubeconfigError
 from dispatcher.clusters.pool import RestClient, client_certificate
 from dispatcher.clusters.reply import Outcome, Reply
@@ -163,12 +164,18 @@ class ApiServer:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The open answer, its body not yet read; for streams. Without a time limit: the caller sets one.
 
+        A write asks the permit of the current task (:mod:`dispatcher.clusters.fencing`) as its body is sent.
+
         :raises TransportError: no answer, or it broke while the body of the ``async with`` was reading it.
         """
         if self._closed:
             raise TransportError(
                 replies.unreachable("ClientClosed", f"{self.server}: this client was closed")
             )
+        permit = None if method == "GET" else WRITE_PERMIT.get()
+        body = data if data is None or permit is None else FencedBody(data, permit)
+        if body is None and permit is not None and not permit():
+            raise TransportError(_not_sent(self.server))
         url = f"{self.server}{path}?{urllib.parse.urlencode(params)}" if params else self.server + path
         self._in_flight += 1
         self._idle.clear()
@@ -179,7 +186,7 @@ class ApiServer:
             async with self._open_session().request(
                 method,
                 yarl.URL(url, encoded=True),
-                data=data,
+                data=body,
                 headers=headers,
                 allow_redirects=False,  # a redirect could carry the token elsewhere
                 server_hostname=self._configuration.tls_server_name,
@@ -189,6 +196,8 @@ class ApiServer:
         except TimeoutError:
             raise  # of the caller's time limit
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            if isinstance(body, FencedBody) and body.refused:
+                raise TransportError(_not_sent(self.server)) from None
             raise TransportError(replies.from_error(error, server=self.server)) from None
         finally:
             self._in_flight -= 1
@@ -260,6 +269,10 @@ def resource_of(path: str) -> str:
     if parts[0] == "namespaces" and len(parts) > 2:
         parts = parts[2:]
     return f"{parts[0]}/{parts[2]}" if len(parts) > 2 else parts[0]
+
+
+def _not_sent(server: str) -> Reply:
+    return replies.unreachable(LEASE_LOST, f"{server}: not sent, the Lease is not held any more")
 
 
 def _segment(value: str) -> str:

@@ -55,6 +55,29 @@ from dispatcher.core import names
     is_flag=True,
     help="Renew workers' tokens at half their life, in Secrets that `kubectl dispatch join` made.",
 )
+@click.option(
+    "--leader-elect",
+    is_flag=True,
+    help="Act only while holding a Lease in that namespace, so that several replicas can run.",
+)
+@click.option(
+    "--leader-elect-lease-duration",
+    default=10.0,
+    help="Seconds after which a leader that says nothing has lost.",
+)
+@click.option(
+    "--leader-elect-renew-deadline",
+    default=7.0,
+    help="Seconds after its last renewal from which a leader writes nothing more.",
+)
+@click.option(
+    "--leader-elect-retry-period", default=1.0, help="Seconds between two looks at the Lease, and renewals."
+)
+@click.option(
+    "--shards",
+    default=1,
+    help="Leases over which Jobs are divided, so that several replicas act; needs --leader-elect.",
+)
 @click.option("--allow-insecure-kubeconfigs", is_flag=True, help="Accept insecure-skip-tls-verify.")
 @click.option(
     "--log-level",
@@ -76,6 +99,11 @@ def run(
     orphan_interval: float,
     concurrency: int,
     token_renewal: bool,
+    leader_elect: bool,
+    leader_elect_lease_duration: float,
+    leader_elect_renew_deadline: float,
+    leader_elect_retry_period: float,
+    shards: int,
     allow_insecure_kubeconfigs: bool,
     log_level: str,
     log_format: str,
@@ -88,6 +116,7 @@ def run(
 
     from dispatcher.clusters.kubeconfig import KubeconfigError
     from dispatcher.operator import endpoints, logs, process
+    from dispatcher.operator.leases import LeaseLost, LeaseTimes
     from dispatcher.operator.settings import Settings, SettingsError
 
     logs.configure(log_level, log_format)
@@ -107,6 +136,11 @@ def run(
             orphan_interval=orphan_interval,
             concurrency=concurrency,
             token_renewal=token_renewal,
+            leader_elect=leader_elect,
+            lease_times=LeaseTimes(
+                leader_elect_lease_duration, leader_elect_renew_deadline, leader_elect_retry_period
+            ),
+            shards=shards,
             allow_insecure_kubeconfigs=allow_insecure_kubeconfigs,
             log_level=log_level,
             log_format=log_format,
@@ -115,5 +149,5 @@ def run(
         raise click.UsageError(str(error)) from None
     try:
         asyncio.run(process.main(settings))
-    except (SettingsError, KubeconfigError) as error:
+    except (SettingsError, KubeconfigError, LeaseLost) as error:
         raise click.ClickException(str(error)) from None

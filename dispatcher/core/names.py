@@ -38,6 +38,14 @@ TOKEN_RENEWAL_LABEL: Final = PREFIX + "token-renewal"
 TOKEN_RENEWAL_ENABLED: Final = "enabled"
 """The dispatcher renews the token in it."""
 
+# On a Lease of the dispatcher (its label is ORIGIN_LABEL).
+SHARDS_ANNOTATION: Final = PREFIX + "shards"
+"""Over how many Leases its holder divides Jobs."""
+AGREED_SHARDS_ANNOTATION: Final = PREFIX + "agreed-shards"
+"""On shard 0's Lease: over how many all replicas are to divide them."""
+WANTED_BY_ANNOTATION: Final = PREFIX + "wanted-by"
+"""The replica that asks the holder to hand this shard over, for it holds fewer."""
+
 # Condition types of a management Job beyond the built-in ones.
 DISPATCHED: Final = "Dispatched"
 FULLY_PLACED: Final = "FullyPlaced"

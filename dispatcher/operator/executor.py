@@ -6,8 +6,10 @@ write passes one gate, which asks whether this process may still act on the key.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
@@ -17,9 +19,11 @@ from dispatcher import metrics
 from dispatcher.clusters import jobs as requests
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.client import ApiServer
+from dispatcher.clusters.fencing import LEASE_LOST, permitted
 from dispatcher.clusters.reply import Outcome, Reply
 from dispatcher.core import names
 from dispatcher.core.actions import (
+    JSON_PATCH,
     CreateMirror,
     Decision,
     DeleteMirror,
@@ -72,8 +76,17 @@ class MirrorIdentity:
     labels: Mapping[str, str]
 
 
-Gate = Callable[[Key], bool]
-"""Whether this process may act on a key now; always yes without leader election and shards."""
+Gate = Callable[[str], bool]
+"""Whether this process may write for the Job with this UID now; always yes without leader election."""
+
+
+def _kind(action: MirrorAction) -> str:
+    """What a write to a mirror is called in :mod:`dispatcher.operator.faults`."""
+    if isinstance(action, PatchMirror):
+        return {"": "patch"}.get(
+            action.subresource, "seed" if action.content_type == JSON_PATCH else "patch-status"
+        )
+    return "create" if isinstance(action, CreateMirror) else "delete"
 
 
 class Executor:
@@ -90,7 +103,7 @@ class Executor:
         workers: Callable[[names.ClusterName], MirrorWorker | None],
         recorder: Recorder,
         wake: Callable[[Key], None],
-        gate: Gate = lambda _key: True,
+        gate: Gate = lambda _uid: True,
         crash_point: CrashPoint | None = None,
     ) -> None:
         self._management = management
@@ -100,6 +113,8 @@ class Executor:
         self._wake = wake
         self._gate = gate
         self._crash = crash_point or CrashPoint(None)
+        self._sending: Counter[str] = Counter()
+        self._sent = asyncio.Event()
         self._busy: dict[tuple[Key, names.ClusterName, str], asyncio.Task[None]] = {}
         world.in_flight = self.in_flight
         self._refused: dict[tuple[Key, names.ClusterName, str], int] = {}
@@ -110,8 +125,9 @@ class Executor:
 
         An action for a mirror that a write is under way for is left out: its end wakes the key again.
         """
+        uid = job["metadata"]["uid"]
         for action in decision.actions:
-            if not self._gate(key):
+            if not self._gate(uid):
                 return False
             match action:
                 case WriteJob():
@@ -119,8 +135,32 @@ class Executor:
                 case PostEvent(event=event):
                     self._recorder.record(job, event)
                 case CreateMirror() | PatchMirror() | DeleteMirror():
-                    self._start(key, action)
+                    self._start(key, uid, action)
         return False
+
+    def owns(self, uid: str) -> bool:
+        """Whether this process may write for the Job with this UID now."""
+        return self._gate(uid)
+
+    async def quiet(self, concerned: Callable[[str], bool]) -> None:
+        """Wait until no write is under way for the Jobs, by UID, that are concerned."""
+        while any(map(concerned, self._sending)):
+            self._sent.clear()
+            await self._sent.wait()
+
+    @contextlib.contextmanager
+    def _sends(self, uid: str, kind: str) -> Iterator[int]:
+        """Around one write for a Job: it asks the gate again at the last moment."""
+        number, permit = self._crash.before(kind, lambda: self._gate(uid))
+        self._sending[uid] += 1
+        try:
+            with permitted(permit):
+                yield number
+        finally:
+            self._sending[uid] -= 1
+            if not self._sending[uid]:
+                del self._sending[uid]
+                self._sent.set()
 
     def busy(self, key: Key) -> bool:
         """Whether a write for a mirror of this Job is under way."""
@@ -148,7 +188,8 @@ class Executor:
         reply = await requests.get_job(worker.api, key[0], mirror.name)
         if reply.ok and reply.body is not None and reply.body["metadata"]["uid"] == mirror.uid:
             patch = {"metadata": {"uid": mirror.uid, "labels": mirror.labels}}
-            reply = await requests.patch_job(worker.api, key[0], mirror.name, patch)
+            with self._sends(mirror.labels[names.JOB_UID_LABEL], "patch"):
+                reply = await requests.patch_job(worker.api, key[0], mirror.name, patch)
             if reply.ok and reply.body is not None:
                 worker.mirrors.put(reply.body)
                 self._world.mirror_found(mirror.cluster, reply.body)
@@ -159,18 +200,22 @@ class Executor:
         worker.note_failure(reply)
         await asyncio.sleep(RETRY_FIRST)
 
-    async def stop(self, *, grace: float) -> None:
-        """Let the writes under way end, for at most ``grace`` seconds."""
+    async def stop(self, *, grace: float) -> bool:
+        """Let the writes under way end, for at most ``grace`` seconds. Returns whether all of them did."""
         tasks = list(self._busy.values())
-        if tasks:
-            _done, pending = await asyncio.wait(tasks, timeout=grace)
-            for task in pending:
-                task.cancel()
+        if not tasks:
+            return True
+        _done, pending = await asyncio.wait(tasks, timeout=grace)
+        for task in pending:
+            task.cancel()
+        return not pending
 
     async def _write_job(self, key: Key, action: WriteJob) -> bool:
-        number = self._crash.before()
-        reply = await requests.replace_job_status(self._management, key[0], key[1], dict(action.manifest))
+        with self._sends(action.manifest["metadata"]["uid"], "status") as number:
+            reply = await requests.replace_job_status(self._management, key[0], key[1], dict(action.manifest))
         self._crash.after(number)
+        if reply.reason == LEASE_LOST:
+            return False
         metrics.status_write(reply.code)
         match reply.outcome:
             case Outcome.OK:
@@ -209,14 +254,14 @@ class Executor:
         else:
             raise WriteFailed(f"the Job could not be read: {reply}")
 
-    def _start(self, key: Key, action: MirrorAction) -> None:
+    def _start(self, key: Key, uid: str, action: MirrorAction) -> None:
         slot = (key, action.cluster, action.name)
         if slot in self._busy:
             return
         worker = self._workers(action.cluster)
         if worker is None:
             return
-        self._spawn(slot, self._act(key, action, worker))
+        self._spawn(slot, self._act(key, uid, action, worker))
 
     def _spawn(self, slot: tuple[Key, names.ClusterName, str], work: Coroutine[Any, Any, None]) -> None:
         """Run this for a mirror; until it ends, nothing else is started for the same mirror."""
@@ -230,13 +275,18 @@ class Executor:
             logger.error("mirror write failed", exc_info=task.exception(), extra={"key": "/".join(slot[0])})
         self._wake(slot[0])
 
-    async def _act(self, key: Key, action: MirrorAction, worker: MirrorWorker) -> None:
-        namespace = key[0]
-        number = self._crash.before()
+    async def _act(self, key: Key, uid: str, action: MirrorAction, worker: MirrorWorker) -> None:
+        with self._sends(uid, _kind(action)) as number:
+            reply = await self._send(key[0], action, worker)
+        self._crash.after(number)
+        await self._learn(key, action, worker, reply)
+
+    @staticmethod
+    async def _send(namespace: str, action: MirrorAction, worker: MirrorWorker) -> Reply:
         if isinstance(action, CreateMirror):
-            reply = await requests.create_job(worker.api, namespace, dict(action.manifest))
-        elif isinstance(action, PatchMirror):
-            reply = await requests.patch_job(
+            return await requests.create_job(worker.api, namespace, dict(action.manifest))
+        if isinstance(action, PatchMirror):
+            return await requests.patch_job(
                 worker.api,
                 namespace,
                 action.name,
@@ -244,14 +294,13 @@ class Executor:
                 content_type=action.content_type,
                 subresource=action.subresource,
             )
-        else:
-            reply = await requests.delete_job(worker.api, namespace, action.name, action.uid)
-        self._crash.after(number)
-        await self._learn(key, action, worker, reply)
+        return await requests.delete_job(worker.api, namespace, action.name, action.uid)
 
     async def _learn(self, key: Key, action: MirrorAction, worker: MirrorWorker, reply: Reply) -> None:
         """Make an outcome visible to the next decision."""
         slot = (key, action.cluster, action.name)
+        if reply.reason == LEASE_LOST:
+            return  # never sent; another process looks after the Job now
         if reply.ok:
             self._refused.pop(slot, None)
             self._world.attempt(key, action.cluster, action.name, None)
@@ -350,7 +399,7 @@ class Reconciler:
         started = monotonic()
         for _round in range(self.MAX_ROUNDS):
             manifest = self._world.jobs.get(*key)
-            if manifest is None:
+            if manifest is None or not self._executor.owns(manifest["metadata"]["uid"]):
                 return None
             if "deletionTimestamp" in manifest["metadata"] and self._executor.busy(key):
                 return None  # a POST under way could land after the last look; its end wakes the key

@@ -4,7 +4,10 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import ssl
+import uuid
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import kopf
@@ -13,6 +16,7 @@ from dispatcher import metrics
 from dispatcher.clusters import jobs
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.client import ApiServer, resource_path
+from dispatcher.clusters.fencing import permitted
 from dispatcher.clusters.kubeconfig import load_in_cluster, load_kubeconfig_file
 from dispatcher.clusters.reflector import Reflector
 from dispatcher.clusters.reply import Outcome, Reply
@@ -25,10 +29,12 @@ from dispatcher.operator.events import Recorder
 from dispatcher.operator.executor import Executor, Reconciler
 from dispatcher.operator.faults import CrashPoint
 from dispatcher.operator.fleet import Fleet
+from dispatcher.operator.leases import LeaseLost, Leases
 from dispatcher.operator.metrics_access import MetricsAccess
 from dispatcher.operator.orphans import OrphanCollector
 from dispatcher.operator.queue import KeyQueue
 from dispatcher.operator.settings import Settings, SettingsError
+from dispatcher.operator.takeover import Takeover
 from dispatcher.operator.token_renewal import TokenRenewal
 from dispatcher.operator.world import World, utc_now
 
@@ -155,6 +161,7 @@ class Dispatcher:
             recorder=recorder,
             wake=lambda key: queue.add(key),
             crash_point=CrashPoint.from_environment(),
+            gate=lambda uid: leases is None or leases.owns(uid),
         )
         fleet.is_writing = executor.writing
         queue = KeyQueue(Reconciler(world, executor), concurrency=settings.concurrency)
@@ -168,6 +175,7 @@ class Dispatcher:
         )
         renewal = TokenRenewal(fleet=fleet, management=api, namespace=settings.namespace, now=utc_now)
         drainer = Drainer(management=api, clusters=fleet.clusters, world=world, status=fleet.status)
+        leases = self._leases(api, world, fleet, executor) if settings.leader_elect else None
         runner = None
         if settings.metrics_address:
             try:
@@ -177,24 +185,26 @@ class Dispatcher:
                     access=access,
                     certificate=self._certificate(),
                     healthy=lambda: "",
-                    ready=lambda: "" if self._synced else "not synced with the management cluster",
+                    ready=lambda: self._unready(leases),
                 )
             except OSError as error:
                 raise SettingsError(
                     f"--metrics-address {settings.metrics_address} cannot be had: {error.strerror or error}"
                 ) from None
         reflector = Reflector(api, resource_path("v1", "secrets", namespace=settings.namespace), secrets)
-        background = [
-            asyncio.create_task(work, name=name)
-            for name, work in (
-                ("secrets", reflector.run()),
-                ("events", recorder.run()),
-                ("cluster status", fleet.status.run()),
-                ("orphans", orphans.run()),
-                *((("token renewal", renewal.run()),) if settings.token_renewal else ()),
-                ("draining", drainer.run()),
-            )
+        single: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = [
+            ("cluster status", fleet.status.run),
+            ("orphans", orphans.run),
+            *([("token renewal", renewal.run)] if settings.token_renewal else []),
+            ("draining", drainer.run),
         ]
+        background = [asyncio.create_task(reflector.run(), name="secrets")]
+        with permitted(leases.holds_any if leases else None):
+            background.append(asyncio.create_task(recorder.run(), name="events"))
+        for name, work in single:
+            running = leases.while_primary(work) if leases is not None else work()
+            background.append(asyncio.create_task(running, name=name))
+        electing: asyncio.Task[None] | None = None
         stopping = asyncio.create_task(self.stop.wait())
         try:
             await self._first_look(api, world, fleet, reflector)
@@ -202,20 +212,31 @@ class Dispatcher:
             background.append(settle)
             watch = asyncio.create_task(self._watch(world, fleet, configuration))
             background.append(watch)
+            if leases is not None:
+                electing = asyncio.create_task(leases.run(), name="leases")
+                background.append(electing)
+            else:
+                metrics.LEADER.labels("0").set(1)
             logger.info("started", extra={"managed_by": settings.managed_by, "origin": rules.origin})
             done, _ = await asyncio.wait([stopping, watch, *background], return_when=asyncio.FIRST_COMPLETED)
             while not stopping.done() and settle in done and len(done) == 1:
                 background.remove(settle)
                 done, _ = await asyncio.wait([stopping, *background], return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
+                if isinstance(task.exception(), LeaseLost):
+                    await task
                 if task.exception() is not None:
                     raise RuntimeError(f"the task {task.get_name()} ended") from task.exception()
         finally:
+            if leases is not None:
+                leases.hold_back()
             await queue.stop()
-            await executor.stop(grace=STOP_GRACE)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
+            all_ended = await executor.stop(grace=STOP_GRACE)
+            with contextlib.suppress(TimeoutError), permitted(leases.holds_any if leases else None):
+                async with asyncio.timeout(0.5):
                     await recorder.drain()
+            if electing is not None and leases is not None:
+                await self._release(leases, electing, clean=all_ended)
             for task in (*background, stopping):
                 task.cancel()
             await asyncio.wait([*background, stopping], timeout=STOP_GRACE)
@@ -223,6 +244,40 @@ class Dispatcher:
             if runner is not None:
                 await runner.cleanup()
             logger.info("stopped")
+
+    def _leases(self, api: ApiServer, world: World, fleet: Fleet, executor: Executor) -> Leases:
+        settings = self.settings
+        takeover = Takeover(management=api, fleet=fleet, world=world, managed_by=settings.managed_by)
+        leases = Leases(
+            api,
+            namespace=settings.namespace,
+            origin=world.rules.origin,
+            identity=f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}",
+            times=settings.lease_times,
+            shards=settings.shards,
+            prepare=takeover.prepare,
+            drained=lambda shard: executor.quiet(lambda job_uid: leases.shard_of(job_uid) == shard),
+            woken=lambda _shard: world.wake_all(),
+            now=utc_now,
+        )
+        return leases
+
+    async def _release(self, leases: Leases, electing: asyncio.Task[None], *, clean: bool) -> None:
+        """Give the Leases back, unless a write was cut off that may still be carried out."""
+        electing.cancel()
+        await asyncio.wait([electing])
+        if not clean:
+            leases.abandon()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await leases.release()
+
+    def _unready(self, leases: Leases | None) -> str:
+        """Why this replica is not ready; one that waits for its turn is, if it could take over at once."""
+        if not self._synced:
+            return "not synced with the management cluster"
+        return leases.standing_by if leases is not None else ""
 
     def _certificate(self) -> endpoints.ServingCertificate | None:
         settings = self.settings

@@ -1,9 +1,13 @@
 """The settings of a running dispatcher, each with its unit and default; flags carry the same names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from dispatcher.core import names
+from dispatcher.operator.leases import LeaseTimes
+
+MOST_SHARDS = 64
+"""Jobs are hashed into 256 buckets: with so many shards, none has a third more of them than another."""
 
 
 class SettingsError(ValueError):
@@ -33,10 +37,19 @@ class Settings:
     """Jobs worked on at once."""
     token_renewal: bool = False
     """Whether workers' tokens are renewed (needs update on Secrets in our namespace)."""
+    leader_elect: bool = False
+    """Whether only the holder of a Lease acts; otherwise this is the only process there may be."""
+    lease_times: LeaseTimes = field(default_factory=LeaseTimes)
+    shards: int = 1
+    """Over how many Leases Jobs are divided; more than one needs ``leader_elect``."""
     log_level: str = "info"
     log_format: str = "text"
 
     def __post_init__(self) -> None:
+        if self.shards > 1 and not self.leader_elect:
+            raise SettingsError(f"--shards {self.shards} needs --leader-elect: every shard is held by Lease")
+        if not 1 <= self.shards <= MOST_SHARDS:
+            raise SettingsError(f"--shards {self.shards} is not between 1 and {MOST_SHARDS}")
         if bool(self.metrics_tls_certificate) != bool(self.metrics_tls_key):
             raise SettingsError("--metrics-tls-certificate and --metrics-tls-key go together: give both")
         if self.managed_by in names.RESERVED_MANAGED_BY:

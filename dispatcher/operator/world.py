@@ -164,6 +164,10 @@ class World:
         """What others changed is put back, or was no change of ours."""
         self._edited.pop(key, None)
 
+    def forget_all_edits(self) -> None:
+        """Another process has acted until now: the changes that were seen were its own."""
+        self._edited.clear()
+
     def forget_ghosts(self, job_uid: str) -> None:
         """What was deleted is counted and persisted; what is still in doubt stays."""
         kept = {slot: ghost for slot, ghost in self._ghosts.pop(job_uid, {}).items() if not ghost.gone}

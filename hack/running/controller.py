@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hack.lab import Lab, ports, processes
@@ -37,11 +37,12 @@ class Controller:
         *,
         managed_by: str | None = None,
         environment: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
         wait: bool = True,
     ) -> Controller:
         """Start it and wait until it is synced and every worker cluster is Ready (or do not ``wait``).
 
-        ``environment``: variables beside this process' own.
+        ``environment``: variables beside this process' own. ``options``: more of the command line.
 
         Raises ControllerFailed.
         """
@@ -49,6 +50,7 @@ class Controller:
         log = lab.folder / "logs" / "job-dispatcher.log"
         command = [str(COMMAND), "run", "--kubeconfig", str(lab.dispatcher_kubeconfig)]
         command += ["--metrics-address", address, *(["--managed-by", managed_by] if managed_by else [])]
+        command += options
         process = processes.spawn(
             command, lab=lab.folder, log=log, environment={**os.environ, **(environment or {})}
         )
@@ -71,6 +73,18 @@ class Controller:
     def is_running(self) -> bool:
         """Whether the process has not ended."""
         return processes.is_running(self._process)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the process was stopped by SIGSTOP."""
+        return processes.is_paused(self._process)
+
+    def metric(self, sample: str) -> float:
+        """One sample of its /metrics, by name and labels as they are written there; 0 where it is not."""
+        for line in self.metrics().splitlines():
+            if line.startswith(sample + " "):
+                return float(line.rsplit(" ", 1)[1])
+        return 0.0
 
     def kill(self) -> None:
         """End it by SIGKILL, wherever it is."""

@@ -4,6 +4,7 @@ No event loop: each coroutine is sent on by the history when the request it wait
 so that every order of replies, events and crashes can be had, and had again.
 """
 
+import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
@@ -121,7 +122,9 @@ class Running:
 
 
 class _Sleep:
-    """Stands in for asyncio in the fleet's and the executor's modules, of which only sleep is used here."""
+    """Stands in for asyncio in the fleet's and the executor's modules, of which only this is used here."""
+
+    Event = asyncio.Event
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

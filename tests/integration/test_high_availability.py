@@ -1,0 +1,165 @@
+"""Two dispatchers and one Lease: who writes, how quickly the other takes over, and what a late writer can do."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from dispatcher.clusters import jobs
+from dispatcher.clusters.client import ApiServer
+from dispatcher.clusters.kubeconfig import load_kubeconfig_file
+from dispatcher.operator.faults import PAUSE_VARIABLE
+from hack.lab import Lab
+from hack.running.controller import Controller
+from tests.integration.planes import Planes, is_complete, is_dispatched, make_job
+from tests.integration.test_restarts import COMPLETIONS, NAMESPACE, check_completed
+
+pytestmark = pytest.mark.lab
+
+QUICK = (
+    "--leader-elect-lease-duration=3",
+    "--leader-elect-renew-deadline=2",
+    "--leader-elect-retry-period=0.3",
+)
+LEADER = 'job_dispatcher_leader{shard="0"}'
+
+
+@pytest.fixture
+async def planes(lab: Lab) -> AsyncIterator[Planes]:
+    clients = [ApiServer(await load_kubeconfig_file(plane.kubeconfig)) for plane in lab.planes]
+    yield Planes(clients[0], clients[1:], namespace=NAMESPACE)
+    for client in clients:
+        await client.close()
+
+
+async def until(met: Callable[[], bool], *, what: str, seconds: float = 60.0) -> None:
+    """Wait for a condition that another process brings about."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not await asyncio.to_thread(met):  # noqa: ASYNC110 - another process tells nobody
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"{what} has not come within {seconds} s") from None
+
+
+def leads(controller: Controller, sample: str = LEADER) -> Callable[[], bool]:
+    return lambda: controller.metric(sample) == 1
+
+
+async def start(lab: Lab, managed_by: str, *options: str, pause: str = "") -> Controller:
+    environment = {PAUSE_VARIABLE: pause} if pause else {}
+    return await asyncio.to_thread(
+        Controller.start,
+        lab,
+        managed_by=managed_by,
+        environment=environment,
+        options=("--leader-elect", "--orphan-interval=600", *options),
+    )
+
+
+async def end(*controllers: Controller) -> None:
+    for controller in controllers:
+        controller.resume()
+        await asyncio.to_thread(controller.stop)
+
+
+async def dispatch(planes: Planes, name: str, managed_by: str) -> None:
+    job = make_job(
+        name,
+        managed_by=managed_by,
+        namespace=NAMESPACE,
+        parallelism=2,
+        completions=COMPLETIONS,
+        completionMode="Indexed",
+    )
+    assert (await jobs.create_job(planes.management, NAMESPACE, job)).ok
+
+
+async def remove(planes: Planes, name: str) -> None:
+    await planes.delete(name)
+    await planes.job_when(name, lambda job: job is None)
+
+
+@pytest.mark.parametrize(("way", "most"), [("stop", 2.0), ("kill", 15.0)])
+async def test_a_takeover_with_default_timings(lab: Lab, planes: Planes, way: str, most: float) -> None:
+    """From the end of the leader's process to the first Job that the other one has placed."""
+    managed_by = f"jobdispatcher.io/takeover-{way}"
+    first = await start(lab, managed_by)
+    await until(leads(first), what="the first leads")
+    second = await start(lab, managed_by)
+    assert second.metric(LEADER) == 0, "one leads at a time"
+    try:
+        await dispatch(planes, f"before-{way}", managed_by)
+        await planes.job_when(f"before-{way}", is_complete)
+        await asyncio.to_thread(first.stop if way == "stop" else first.kill)
+        ended = time.monotonic()
+        await dispatch(planes, f"after-{way}", managed_by)
+        await planes.job_when(f"after-{way}", is_dispatched)
+        took = time.monotonic() - ended
+        assert took <= most
+        await planes.job_when(f"after-{way}", is_complete)
+        await remove(planes, f"before-{way}")
+        await remove(planes, f"after-{way}")
+    finally:
+        await end(first, second)
+
+
+async def paused_and_woken(lab: Lab, planes: Planes, at: str, wake: str) -> None:
+    """A leader is paused at one write; the other takes over; the first wakes up then, or when the Job is gone."""
+    name = f"late-{at.replace('#', '-').replace(':', '-')}-{wake}"
+    managed_by = f"jobdispatcher.io/{name}"
+    first = await start(lab, managed_by, *QUICK, pause=at)
+    second = None
+    try:
+        await until(leads(first), what="the first leads")
+        second = await start(lab, managed_by, *QUICK)
+        await dispatch(planes, name, managed_by)
+        if at.startswith("delete"):
+            await planes.job_when(name, is_complete)
+            await planes.delete(name)
+        await until(lambda: first.is_paused, what=f"pause at {at}")
+        await until(leads(second), what="the takeover")
+        if wake == "early":
+            first.resume()
+        if not at.startswith("delete"):
+            await check_completed(planes, await planes.job_when(name, is_complete))
+        await remove(planes, name)
+        first.resume()
+        await until(lambda: not first.is_running, what="the end of the one that lost the Lease")
+        assert second.metric(LEADER) == 1
+        await no_mirror_stays(planes, name)
+        assert "job_dispatcher_status_writes_rejected_total{" not in second.metrics()
+    finally:
+        await end(first, *([second] if second is not None else []))
+
+
+async def no_mirror_stays(planes: Planes, name: str) -> None:
+    """A late POST may bring one back; it goes by itself at once."""
+
+    async def names() -> list[Any]:
+        found = [await jobs.get_job(api, NAMESPACE, name) for api in planes.workers]
+        return [reply for reply in found if reply.ok]
+
+    await asyncio.sleep(0.3)  # for what the woken one may still have sent
+    async with asyncio.timeout(2.0):
+        while await names():  # noqa: ASYNC110 - another process tells nobody
+            await asyncio.sleep(0.05)
+
+
+KINDS = ("status#1", "create#1", "seed#1", "patch#1", "status#2", "delete#1")
+
+
+@pytest.mark.parametrize("wake", ["early", "late"])
+async def test_a_write_that_is_sent_much_too_late_does_no_harm(lab: Lab, planes: Planes, wake: str) -> None:
+    """Paused after the last question whether it may write: the write goes out when it wakes up."""
+    for group in (KINDS[:3], KINDS[3:]):
+        await asyncio.gather(*(paused_and_woken(lab, planes, f"{kind}:sending", wake) for kind in group))
+
+
+async def test_one_that_wakes_up_late_sends_nothing(lab: Lab, planes: Planes) -> None:
+    """Paused before that question: it is answered no, so that a mirror of a Job long gone is not even made."""
+    await asyncio.gather(
+        *(paused_and_woken(lab, planes, f"{kind}:before", "late") for kind in ("create#1", "patch#1"))
+    )
