@@ -4,7 +4,10 @@ Never concluded from a cache: only a 404 or another UID from the API server make
 """
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from dispatcher import metrics
@@ -19,30 +22,65 @@ from dispatcher.operator.world import World
 logger = logging.getLogger(__name__)
 
 
+SETTLE_SECONDS = 0.1
+"""For which the news of a Job may be behind that of its mirror."""
+
+
 class OrphanCollector:
-    """Looks every ``interval`` seconds for mirrors of Jobs that are not known here."""
+    """Looks every ``interval`` seconds for mirrors of Jobs that are not known here, and at a new one at once:
+    a POST that was sent much too late may have made it.
+    """
 
     def __init__(
-        self, *, fleet: Fleet, world: World, management: ApiServer, managed_by: str, interval: float
+        self,
+        *,
+        fleet: Fleet,
+        world: World,
+        management: ApiServer,
+        managed_by: str,
+        interval: float,
+        knows_all_jobs: Callable[[], bool] = lambda: True,
     ) -> None:
         self._fleet = fleet
         self._world = world
         self._management = management
         self._managed_by = managed_by
         self._interval = interval
+        self._knows_all_jobs = knows_all_jobs
+        self._suspects: set[str] = set()
+        self._suspected = asyncio.Event()
+        world.on_unknown_mirror = self.suspect
 
     async def run(self) -> None:
         """Collect for as long as the process runs."""
+        due = monotonic() + self._interval
         while True:
-            await asyncio.sleep(self._interval)
-            await self.collect()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, due - monotonic())):
+                    await self._suspected.wait()
+                    await asyncio.sleep(SETTLE_SECONDS)
+            self._suspected.clear()
+            if monotonic() >= due:
+                await self.collect()
+                due = monotonic() + self._interval
+            elif self._knows_all_jobs():
+                suspects, self._suspects = self._suspects, set()
+                await self._collect(suspects)
+
+    def suspect(self, job_uid: str) -> None:
+        """A mirror was seen whose Job is not known."""
+        self._suspects.add(job_uid)
+        self._suspected.set()
 
     async def collect(self) -> None:
         """One look at all connected clusters."""
+        await self._collect(None)
+
+    async def _collect(self, suspects: set[str] | None) -> None:
         for cluster in list(self._fleet.clusters.values()):
             if not cluster.view.ready:
                 continue
-            for uid in cluster.mirrors.groups():
+            for uid in cluster.mirrors.groups() if suspects is None else suspects:
                 if self._world.key_of(uid) is None:
                     for mirror in cluster.mirrors.in_group(uid):
                         await self._check(cluster, mirror)

@@ -172,6 +172,7 @@ class Dispatcher:
             management=api,
             managed_by=settings.managed_by,
             interval=settings.orphan_interval,
+            knows_all_jobs=lambda: self._synced,
         )
         renewal = TokenRenewal(fleet=fleet, management=api, namespace=settings.namespace, now=utc_now)
         drainer = Drainer(management=api, clusters=fleet.clusters, world=world, status=fleet.status)

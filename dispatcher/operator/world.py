@@ -69,6 +69,8 @@ class World:
         self.settled = False
         self.in_flight: Callable[[Key], frozenset[tuple[names.ClusterName, str]]] = lambda _key: frozenset()
         """The mirrors of a Job that a write is under way for (set by the executor)."""
+        self.on_unknown_mirror: Callable[[str], None] = lambda _uid: None
+        """Called with the UID of a Job that is not known when one of its mirrors was made, changed or went."""
         self._keys: dict[str, Key] = {}
         self._ghosts: dict[str, dict[tuple[names.ClusterName, str], Mirror]] = defaultdict(dict)
         self._proven_gone: dict[str, set[tuple[names.ClusterName, str]]] = defaultdict(set)
@@ -102,9 +104,12 @@ class World:
 
     def mirror_changed(self, manifest: dict[str, Any]) -> None:
         """A mirror was made, changed or went."""
-        key = self._keys.get((manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL, ""))
+        uid = job_uid_of(manifest) or ""
+        key = self._keys.get(uid)
         if key is not None:
             self._wake(key)
+        elif uid:
+            self.on_unknown_mirror(uid)
 
     def note_pods(
         self, cluster: names.ClusterName, old: dict[str, Any] | None, new: dict[str, Any] | None
