@@ -200,7 +200,7 @@ def test_each_feature_brings_its_own_rights_only(helm_program: Path) -> None:
     core = set(granted(render(helm_program, values=bare)))
     features = {
         "leaderElection": {
-            (verb, "leases", "coordination.k8s.io", "Role") for verb in ("get", "create", "update")
+            (verb, "leases", "coordination.k8s.io", "Role") for verb in ("list", "create", "update")
         },
         "tokenRenewal": {("update", "secrets", "", "Role")},
         "metrics.authentication": {
