@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from dispatcher.core import (
+    candidates,
     dispatched,
     leaving,
     mirroring,
@@ -81,13 +82,13 @@ def _begin(observation: Observation, placement: Placement, events: tuple[Event, 
     placed = placing.place_outstanding(observation, seen.placement, seen.progress, ())
     if isinstance(placed, Problem):
         return _refuse(observation, placed)
-    placement = placing.move_parallelism(job, placed.placement, seen.progress)
+    placement = placing.move_parallelism(observation, placed.placement, seen.progress)
     events = (*events, *dispatched.tell_waiting(draft, placed.waiting))
     events = (*events, *_resume(job, draft))
     if "startTime" not in draft.fields:
         draft.start()
     draft.count(seen.progress)
-    complaint = placing.wish(job).complaint
+    complaint = candidates.wish(observation).complaint
     if complaint:
         events = (*events, Event("Warning", "PreferencesMalformed", complaint))
     return _write(observation, draft, placement, events)
@@ -130,7 +131,7 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
             events += dispatched.tell_waiting(draft, placed.waiting)
         balanced = rebalancing.rebalance(observation, placement, seen.by_share, seen.progress)
         events += balanced.events
-        placement = placing.move_parallelism(job, balanced.placement, seen.progress)
+        placement = placing.move_parallelism(observation, balanced.placement, seen.progress)
     told = dispatched.tell_dispatched(observation, seen, placement, draft, problem)
     events += told.events
     decided = placement.structure() != persisted.structure() or told.turned or bool(events)
@@ -327,6 +328,7 @@ def _look_again(observation: Observation, placement: Placement, postponed: bool)
     retries = (attempt.retry_at for attempt in observation.attempts.values())
     moments = [moment for moment in retries if moment > observation.now]
     moments += leaving.turning_points(observation, placement)
+    moments += rebalancing.turning_points(observation, placement)
     end = verdict.deadline(observation.job)
     if end is not None:
         moments.append(end)

@@ -164,14 +164,6 @@ def divide_indexes(
     return pieces
 
 
-def first_choice(
-    clusters: Sequence[ClusterName], preferences: Preferences = EVEN, *, key: str
-) -> list[ClusterName]:
-    """The one cluster for a Job that must not be divided: where a single pod would go; none if nowhere."""
-    single = plan(1, clusters=clusters, preferences=preferences, key=key).plan
-    return [name for name in clusters if single[name]]
-
-
 def spread_parallelism(
     total: int, shares: Sequence[LiveShare], *, key: str, preferences: Preferences = EVEN
 ) -> dict[int, int]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from dispatcher.core import ceding, placing
+from dispatcher.core import candidates, ceding, placing
 from dispatcher.core import mirror as mirrors
 from dispatcher.core.actions import MERGE_PATCH, Action, DeleteMirror, Event, PatchMirror
 from dispatcher.core.job import timestamp
@@ -121,7 +121,7 @@ def lose(observation: Observation, placement: Placement, *, needs_refuge: bool) 
         if (
             unfinished
             and is_lost(observation, share)
-            and (not needs_refuge or placing.has_refuge(observation, placement, share))
+            and (not needs_refuge or candidates.has_refuge(observation, placement, share))
         ):
             share = replace(share, state=ShareState.LOST, counts=share.counts.settled())
             events.append(Event("Warning", "ShareLost", _loss(observation, share)))
@@ -153,7 +153,9 @@ def evict(observation: Observation, placement: Placement) -> Departure:
             if share.state is ShareState.FINISHED and cluster.leaving:
                 share = replace(share, state=ShareState.REMOVING)
             elif (
-                share.state is ShareState.ACTIVE and due and placing.has_refuge(observation, placement, share)
+                share.state is ShareState.ACTIVE
+                and due
+                and candidates.has_refuge(observation, placement, share)
             ):
                 share = replace(share, state=ShareState.DRAINING)
                 why = "is being removed" if cluster.leaving else "has a NoExecute taint"

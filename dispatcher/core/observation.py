@@ -85,7 +85,8 @@ class Observation:
     of pods changed last). ``proven_gone`` are mirrors, by
     cluster and UID, that a live read has not found: not to be among ``mirrors`` is no proof, for those
     are seen by labels, and labels get lost. ``settled`` is False right after a start, while some cluster
-    has neither answered nor been given up on: a new Job waits for that.
+    has neither answered nor been given up on: a new Job waits for that. ``policy_fault``: why the Job's own
+    policy cannot be used; nothing is placed until it can.
     """
 
     job: Job
@@ -100,6 +101,7 @@ class Observation:
     proven_gone: frozenset[tuple[names.ClusterName, str]] = frozenset()
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     policy: Policy = DEFAULT_POLICY
+    policy_fault: str = ""
     settled: bool = True
 
     def is_ready(self, cluster: names.ClusterName, uid: str) -> bool:

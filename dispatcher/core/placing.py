@@ -4,18 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dispatcher.core import division, names
+from dispatcher.core.candidates import choose, exclusion, open_to, wish
 from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Job
 from dispatcher.core.manifest import suffixed_name
-from dispatcher.core.observation import Cluster, Observation, Refusal, matches
-from dispatcher.core.placement import MAX_SHARES, SELF_EVIDENT, Counts, Placement, Share
-from dispatcher.core.preferences import (
-    EVEN,
-    ClusterPreferences,
-    Preferences,
-    PreferencesError,
-    parse_preferences,
-)
+from dispatcher.core.observation import Observation, Refusal
+from dispatcher.core.placement import MAX_SHARES, Counts, Placement, Share
+from dispatcher.core.preferences import ClusterPreferences, Preferences
 from dispatcher.core.progress import Progress
 
 Addition = tuple[names.ClusterName, int, int | None, tuple[int, int] | None]
@@ -30,68 +25,12 @@ class Problem:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """How a Job wants to be divided. ``complaint`` says what was wrong with its annotation, if anything."""
-
-    preferences: Preferences
-    complaint: str = ""
-
-
-def wish(job: Job) -> Wish:
-    """The Job's preferences; malformed ones give the even spread, and say so."""
-    text = job.annotations.get(names.PREFERENCES_ANNOTATION)
-    if text is None:
-        return Wish(EVEN)
-    try:
-        return Wish(parse_preferences(text))
-    except PreferencesError as error:
-        return Wish(EVEN, f"{names.PREFERENCES_ANNOTATION} is malformed ({error}); the Job is spread evenly")
-
-
-def exclusion(cluster: Cluster, observation: Observation) -> str:
-    """Why a cluster gets no new work of this Job; empty when it may have some."""
-    if not cluster.ready:
-        return f"not ready ({cluster.reason or 'no answer yet'})"
-    if cluster.leaving:
-        return "being removed"
-    if cluster.unschedulable:
-        return "unschedulable"
-    namespace = observation.job.namespace
-    if cluster.namespace_selector is None:
-        if namespace.startswith("kube-") or namespace == observation.rules.own_namespace:
-            return f"does not take Jobs of namespace {namespace}"
-    elif not matches(cluster.namespace_selector, observation.namespace_labels):
-        return f"its namespaceSelector does not select namespace {namespace}"
-    return ""
-
-
-def eligible(observation: Observation) -> list[Cluster]:
-    """The clusters that may get new work of this Job, by name."""
-    return sorted(
-        (c for c in observation.clusters.values() if not exclusion(c, observation)), key=lambda c: c.name
-    )
-
-
-def open_to(observation: Observation, placement: Placement) -> list[Cluster]:
-    """Of the clusters that may get new work, those that this Job has no bad experience with; else all of them."""
-    clusters = eligible(observation)
-    avoided = {share.cluster for share in placement.shares if share.state not in SELF_EVIDENT}
-    if observation.policy.unschedulable_after is not None:
-        avoided |= {cluster for cluster, _mirror in observation.attempts}
-    return [cluster for cluster in clusters if cluster.name not in avoided] or clusters
-
-
-def has_refuge(observation: Observation, placement: Placement, share: Share) -> bool:
-    """Whether another cluster could have a share's work."""
-    return any(cluster.name != share.cluster for cluster in open_to(observation, placement))
-
-
 def no_cluster(observation: Observation) -> Problem:
     """The condition of a Job that no cluster may have."""
     if not observation.clusters:
         return Problem("NoWorkerClusters", "There is no WorkerCluster; create one and its kubeconfig Secret")
-    reasons = [f"{c.name}: {exclusion(c, observation)}" for c in observation.clusters.values()]
+    found = [exclusion(cluster, observation) for cluster in observation.clusters.values()]
+    reasons = [f"{excluded.cluster}: {excluded.text}" for excluded in found if excluded is not None]
     listed = "; ".join(sorted(reasons)[:10]) + ("; …" if len(reasons) > 10 else "")
     return Problem("NoEligibleClusters", f"No WorkerCluster may take this Job now ({listed})")
 
@@ -141,6 +80,8 @@ def place_outstanding(
         needed = amount > 0
     if not needed:
         return Placed(placement)
+    if observation.policy_fault:
+        return Problem(names.POLICY_UNUSABLE, observation.policy_fault)
     clusters = open_to(observation, placement)
     if not clusters:
         return no_cluster(observation)
@@ -148,12 +89,10 @@ def place_outstanding(
     if homes and all(home.cluster in allowed for home in homes):
         stayed = _stay(observation, placement, progress, homes)
         return place_outstanding(observation, stayed, progress, ())
-    order = [cluster.name for cluster in clusters]
-    preferences = _left_of(wish(job).preferences, placement, order)
-    if job.spec["template"].get("spec", {}).get("subdomain"):
-        # Pods that find each other by name cannot do so across clusters.
-        held = [share.cluster for share in placement.active if share.cluster in allowed]
-        order = held[:1] or division.first_choice(order, preferences, key=job.key)
+    names_ = [cluster.name for cluster in clusters]
+    preferences = wish(observation).preferences
+    order = choose(observation, names_, preferences, {share.cluster for share in placement.held})
+    preferences = _left_of(preferences, placement, order)
     pods = max(0, job.parallelism - sum(share.parallelism for share in placement.held))
     divided = division.divide(
         key=job.key,
@@ -164,7 +103,10 @@ def place_outstanding(
     )
     parts = divided.parts
     if not parts and not placement.held and (job.parallelism or amount):
-        text = f"{names.PREFERENCES_ANNOTATION} leaves no cluster any work: {divided.reason}"
+        by = f"DispatchPolicy {observation.policy.name}"
+        if names.PREFERENCES_ANNOTATION in job.annotations:
+            by = names.PREFERENCES_ANNOTATION
+        text = f"{by} leaves no cluster any work: {divided.reason}"
         return Problem("NoShare", text)
     additions: list[Addition] = []
     if job.indexed:
@@ -252,12 +194,12 @@ def rename_taken(observation: Observation, placement: Placement) -> Placement:
     return placement.with_shares(shares)
 
 
-def move_parallelism(job: Job, placement: Placement, progress: Progress) -> Placement:
+def move_parallelism(observation: Observation, placement: Placement, progress: Progress) -> Placement:
     """Let the live shares' parallelism add up to the Job's.
 
     Work that waits nowhere keeps what it has: a queue that winds down, a Job that is done.
     """
-    live = placement.active
+    job, live = observation.job, placement.active
     if not live or (job.completions is None and progress.counts.succeeded):
         return placement
     draining = sum(share.parallelism for share in placement.held) - sum(share.parallelism for share in live)
@@ -274,7 +216,8 @@ def move_parallelism(job: Job, placement: Placement, progress: Progress) -> Plac
     ]
     spread = dict(idle)
     if working and sum(share.parallelism for share in working) != left:
-        spread |= division.spread_parallelism(left, working, key=job.key, preferences=wish(job).preferences)
+        preferences = wish(observation).preferences
+        spread |= division.spread_parallelism(left, working, key=job.key, preferences=preferences)
     return placement.with_shares(
         replace(share, parallelism=spread.get(share.id, share.parallelism)) for share in placement.shares
     )

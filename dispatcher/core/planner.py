@@ -92,6 +92,11 @@ def plan(
     return Plan(planned, overflow)
 
 
+def order(clusters: Sequence[ClusterName], preferences: Preferences, *, key: str) -> list[ClusterName]:
+    """The clusters that have preferences, first those that get odd replicas first."""
+    return [candidate.name for candidate in _in_order(clusters, preferences, key, NONE)]
+
+
 def _in_order(
     clusters: Sequence[ClusterName], preferences: Preferences, key: str, capacity: Counts
 ) -> list[_Candidate]:

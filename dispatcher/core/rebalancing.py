@@ -8,9 +8,9 @@ has taken that in is the mirror of the taking share made. What the giver has beg
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from dispatcher.core import ceding, placing
+from dispatcher.core import candidates, ceding, placing
 from dispatcher.core.actions import Event
 from dispatcher.core.leaving import Departure, unstarted_completions, was_never_made
 from dispatcher.core.mirror import Mirror
@@ -37,6 +37,19 @@ def rebalance(
     return Departure(placement, given_up.events)
 
 
+def turning_points(observation: Observation, placement: Placement) -> list[datetime]:
+    """When time alone makes a share stalled, or a Job old enough to be taken from."""
+    policy, start = observation.policy, observation.job.start_time
+    moments = []
+    if policy.unschedulable_after is not None:
+        since = observation.idle_since
+        slots = [(share.cluster, share.mirror) for share in placement.active]
+        moments += [since[slot] + policy.unschedulable_after for slot in slots if slot in since]
+    if policy.steal_unstarted and start is not None:
+        moments.append(start + policy.steal_after)
+    return [moment for moment in moments if moment > observation.now]
+
+
 def give_up(observation: Observation, placement: Placement, by_share: ByShare) -> Departure:
     """Take back shares that their clusters have refused, or have not run a pod of, for too long."""
     after = observation.policy.unschedulable_after
@@ -47,7 +60,7 @@ def give_up(observation: Observation, placement: Placement, by_share: ByShare) -
     for share in placement.shares:
         mirror = by_share.get(share.id)
         attempt = observation.attempts.get((share.cluster, share.mirror))
-        if share.state is not ShareState.ACTIVE or not placing.has_refuge(observation, placement, share):
+        if share.state is not ShareState.ACTIVE or not candidates.has_refuge(observation, placement, share):
             shares.append(share)
         elif was_never_made(observation, share, mirror):
             refused = attempt is not None and attempt.refusal in REFUSALS
@@ -77,13 +90,16 @@ def _relieve(
         mirror = by_share.get(share.id)
         if mirror is None or not ceding.is_stalled(observation, share, mirror):
             continue
-        takers = [c.name for c in placing.open_to(observation, placement) if c.name != share.cluster]
+        takers = [name for name in candidates.takers(observation, placement) if name != share.cluster]
         amount = unstarted(observation, share, mirror, progress)
-        pods = min(amount, share.parallelism - max(1, mirror.count("ready")))
-        if not takers or pods <= 0:
+        if not takers:
             continue
         holding = {held.cluster: held.parallelism for held in placement.held}
         taker = min(takers, key=lambda name: (holding.get(name, 0), name))
+        amount = _bounded(observation, placement, taker, amount)
+        pods = min(amount, share.parallelism - max(1, mirror.count("ready")))
+        if pods <= 0:
+            continue
         lowered = replace(share, parallelism=share.parallelism - pods)
         placement = placement.with_shares(lowered if s.id == share.id else s for s in placement.shares)
         placement = _hand_over(observation, placement, lowered, amount=amount, taker=taker, parallelism=pods)
@@ -99,7 +115,7 @@ def _steal(
     if job.completions is None or free <= 0 or not all(share.id in by_share for share in placement.active):
         return placement
     busy = {share.cluster for share in placement.held}
-    takers = [c.name for c in placing.open_to(observation, placement) if c.name not in busy]
+    takers = [name for name in candidates.takers(observation, placement) if name not in busy]
     smallest = observation.policy.min_share
     for taker in takers[: max(1, free // smallest)]:
         givers = {
@@ -111,6 +127,7 @@ def _steal(
             break
         giver = next(share for share in placement.shares if share.id == most)
         amount = min(givers[most], max(1, (giver.remaining or 0) * free // max(1, job.parallelism)))
+        amount = _bounded(observation, placement, taker, amount)
         pods = min(free, amount)
         if amount < smallest or pods <= 0:
             break
@@ -128,6 +145,13 @@ def unstarted(observation: Observation, share: Share, mirror: Mirror | None, pro
     free = (ceding.unbegun_indexes(observation, mirror) & share.indexes).intervals
     at_the_end = bool(free) and free[-1][1] == share.interval[1] and free[-1][0] > share.interval[0]
     return free[-1][1] - free[-1][0] + 1 if at_the_end else 0
+
+
+def _bounded(observation: Observation, placement: Placement, taker: ClusterName, amount: int) -> int:
+    """What of an amount the preferences' maximum leaves room for on a cluster."""
+    most = candidates.room_for_one_job(observation, taker)
+    held = sum(share.completions or 0 for share in placement.held if share.cluster == taker)
+    return amount if most is None else max(0, min(amount, most - held))
 
 
 def _hand_over(

@@ -122,6 +122,10 @@ def build_registry(
         else:
             fleet.update(manifest)
 
+    @kopf.on.event(names.API_GROUP, names.API_VERSION, "dispatchpolicies", registry=registry, id="policies")
+    async def policy_event(event: Any, **_: Any) -> None:
+        world.policy_changed(plain(event["object"]), gone=event["type"] == "DELETED")
+
     @kopf.on.event("", "v1", "namespaces", registry=registry, id="namespaces")
     async def namespace_event(event: Any, **_: Any) -> None:
         metadata = event["object"]["metadata"]

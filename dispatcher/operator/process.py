@@ -301,12 +301,18 @@ class Dispatcher:
         return sink
 
     async def _first_look(self, api: ApiServer, world: World, fleet: Fleet, secrets: Reflector) -> None:
-        """Know all clusters and namespaces before the first Job is decided on."""
+        """Know all clusters, policies and namespaces before the first Job is decided on."""
         await secrets.synced.wait()
         path = resource_path(f"{names.API_GROUP}/{names.API_VERSION}", "workerclusters")
         clusters = await _patiently(lambda: api.get(path), "workerclusters")
         if not clusters.ok:
             raise SettingsError("the CustomResourceDefinition of WorkerCluster is missing: install the CRDs")
+        path = resource_path(f"{names.API_GROUP}/{names.API_VERSION}", "dispatchpolicies")
+        policies = await _patiently(lambda: api.get(path), "dispatchpolicies")
+        if not policies.ok:
+            raise SettingsError("the CustomResourceDefinition of DispatchPolicy is missing: install the CRDs")
+        for item in (policies.body or {}).get("items", ()):
+            world.policies.put(item)
         namespaces = await _patiently(lambda: api.get(resource_path("v1", "namespaces")), "namespaces")
         for item in (namespaces.body or {}).get("items", ()):
             management.take_namespace(world, item)

@@ -14,6 +14,7 @@ from dispatcher.core.job import TERMINAL, read_job
 from dispatcher.core.mirror import Mirror, read_mirror
 from dispatcher.core.observation import Attempt, Cluster, Observation, Rules
 from dispatcher.core.placement import ShareState
+from dispatcher.operator.policies import Policies
 from dispatcher.operator.queue import Key
 
 
@@ -66,6 +67,7 @@ class World:
         self.jobs = ObjectCache(on_change=self._job_changed)
         self.workers: dict[names.ClusterName, Worker] = {}
         self.namespace_labels: dict[str, Mapping[str, str]] = {}
+        self.policies = Policies()
         self.settled = False
         self.in_flight: Callable[[Key], frozenset[tuple[names.ClusterName, str]]] = lambda _key: frozenset()
         """The mirrors of a Job that a write is under way for (set by the executor)."""
@@ -186,6 +188,18 @@ class World:
             if "deletionTimestamp" in metadata or not _is_finished(manifest) or _is_left_behind(manifest):
                 self._wake((metadata["namespace"], metadata["name"]))
 
+    def policy_changed(self, manifest: dict[str, Any], *, gone: bool = False) -> None:
+        """A DispatchPolicy was made, changed or went: look at the unfinished Jobs of its namespace."""
+        namespace = manifest["metadata"]["namespace"]
+        if gone:
+            self.policies.remove(namespace, manifest["metadata"]["name"])
+        else:
+            self.policies.put(manifest)
+        for job in self.jobs:
+            metadata = job["metadata"]
+            if metadata["namespace"] == namespace and not _is_finished(job):
+                self._wake((namespace, metadata["name"]))
+
     def wake_users_of(self, cluster: names.ClusterName) -> None:
         """Look at every Job that has a mirror on this cluster."""
         worker = self.workers.get(cluster)
@@ -221,6 +235,7 @@ class World:
     def observe(self, manifest: dict[str, Any]) -> Observation:
         """Everything a decision on this Job looks at, now."""
         job = read_job(manifest)
+        policy, policy_fault = self.policies.of(job.namespace, job.annotations)
         return Observation(
             job=job,
             now=utc_now(),
@@ -233,6 +248,8 @@ class World:
             idle_since=self._idle_since.get(job.uid, {}),
             in_flight=self.in_flight((job.namespace, job.name)),
             namespace_labels=self.namespace_labels.get(job.namespace, {}),
+            policy=policy,
+            policy_fault=policy_fault,
             settled=self.settled,
         )
 

@@ -12,7 +12,6 @@ from dispatcher.core.division import (
     Part,
     divide,
     divide_indexes,
-    first_choice,
     spread_parallelism,
 )
 from dispatcher.core.indexes import EMPTY, IndexSet
@@ -279,14 +278,6 @@ def test_pieces_hold_every_index_once(
         assert union & indexes == indexes.lowest(sum(sizes.values()))
         if sum(sizes.values()) <= len(indexes):
             assert given_ == {cluster: size for cluster, size in sizes.items() if size}
-
-
-def test_first_choice() -> None:
-    assert first_choice(THREE, key="") == [ClusterName("C")]
-    assert first_choice([], key="") == []
-    assert first_choice(THREE, Preferences(clusters={}), key="") == []
-    only = Preferences(clusters={THREE[2]: ClusterPreferences(weight=1)})
-    assert first_choice(THREE, only, key="") == [ClusterName("C")]
 
 
 def live(*shares: tuple[int, int | None], clusters: list[ClusterName] = THREE) -> list[LiveShare]:
