@@ -73,6 +73,10 @@ kind-up: venv ## With docker: three kind clusters, the chart installed, the work
 kind-down: ## Remove the kind clusters
 	@hack/kind/down
 
+.PHONY: pictures
+pictures: setup ## Record the documentation's pictures of kubectl dispatch on local clusters
+	@$(PY) -m hack.pictures $(ARGS)
+
 .PHONY: lock
 lock: venv ## Lock the development packages anew (ARGS=--upgrade for newer ones)
 	@hack/setup/lock $(ARGS)

@@ -178,15 +178,16 @@ def share_row(share: Share, job: Manifest, now: datetime) -> list[str]:
         str(share.counts.failed),
         str(share.counts.active),
         state,
-        age(_since(share, job), now),
+        _since(share, job, now),
     ]
 
 
-def _since(share: Share, job: Manifest) -> str | None:
-    """When the share came into its state, as far as the placement and the Job know."""
-    known: str | None = getattr(share, "since", None)
+def _since(share: Share, job: Manifest, now: datetime) -> str:
+    """How long the share has been in its state, as far as the placement and the Job know."""
+    if share.since:
+        return short_duration(now - datetime.fromtimestamp(share.since, UTC))
     started = (job.get("status") or {}).get("startTime")
-    return known or (started if share.state is ShareState.ACTIVE else None)
+    return age(started if share.state is ShareState.ACTIVE else None, now)
 
 
 def _retired(placement: Placement) -> list[list[str]]:

@@ -68,6 +68,7 @@ def top(all_namespaces: bool, selector: str | None, managed_by: str, management:
             + [f"{source.trouble}; trying again" for source in sources.values() if source.trouble],
             now=datetime.now(UTC),
             server=management.server,
+            complete=all_namespaces and not selector and "jobs" in sources,
         )
 
     if not sys.stdout.isatty():

@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from dispatcher.commands.colours import WORDS
-from dispatcher.commands.dispatched_job import completions, phase, shares
+from dispatcher.commands.dispatched_job import completions, phase, placement_of, shares
 from dispatcher.commands.refusals import Manifest
 from dispatcher.commands.table import age
 from dispatcher.commands.worker_clusters import ready_condition, taint_text, unfinished_shares
+from dispatcher.core.placement import Placement
 
 _ORDER: Final = ("Running", "Waiting", "Pending", "Terminating", "Suspended", "Failed", "Complete")
 _BAR: Final = 20
@@ -27,13 +28,18 @@ _FIXED_LINES: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """``clusters`` None: they may not be seen. ``notes``: what is missing or out of order."""
+    """``clusters`` None: they may not be seen. ``notes``: what is missing or out of order.
+
+    ``complete``: the Jobs are all there are, so that they tell of a cluster's active pods sooner than its own
+    status does, which is written every ten seconds.
+    """
 
     clusters: Sequence[Manifest] | None
     jobs: Sequence[Manifest]
     notes: Sequence[str]
     now: datetime
     server: str
+    complete: bool = False
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw what fits; without a terminal there is no bound."""
@@ -45,9 +51,7 @@ class Screen:
         if self.clusters is not None:
             lines = None if height is None else max(3, height // 3)
             yield Text()
-            yield Group(
-                *_limited(cluster_table(self.clusters, self.jobs, self.now, lines), self.clusters, lines)
-            )
+            yield Group(*_limited(self.cluster_table(lines), self.clusters, lines))
         if height is not None:
             used = len(self.notes) + _FIXED_LINES + min(len(self.clusters or ()), max(3, height // 3))
             room = max(1, height - used)
@@ -66,39 +70,42 @@ class Screen:
         text.append(f"pods {active} active  jobs {', '.join(parts) or 'none'}")
         return text
 
+    def cluster_table(self, lines: int | None) -> Table:
+        """A line for each cluster, with the Jobs that have work there."""
+        table = _table("CLUSTER", "READY", "REASON", "ACTIVE", "", "CAPACITY", "JOBS", "TAINTS", "AGE")
+        for cluster in sorted(self.clusters or (), key=lambda item: str(item["metadata"]["name"]))[:lines]:
+            name, spec, status = cluster["metadata"]["name"], cluster["spec"], cluster.get("status") or {}
+            ready = ready_condition(cluster)
+            capacity = (spec.get("capacity") or {}).get("parallelism")
+            active = self.active_pods(name) if self.complete else status.get("activePods") or 0
+            marks = [
+                *(["cordoned"] if spec.get("unschedulable") else []),
+                *map(taint_text, spec.get("taints") or ()),
+            ]
+            table.add_row(
+                name,
+                _word(ready.get("status") or "Unknown"),
+                ready.get("reason") or "",
+                str(active),
+                _bar(active, capacity) if capacity else "",
+                "" if capacity is None else str(capacity),
+                str(sum(bool(unfinished_shares(job, name)) for job in self.jobs)),
+                Text(",".join(marks), style="yellow"),
+                age(cluster["metadata"].get("creationTimestamp"), self.now),
+            )
+        return table
+
+    def active_pods(self, cluster: str) -> int:
+        """Of the Jobs that are seen, on one cluster."""
+        placements = [placement for job in self.jobs if isinstance(placement := placement_of(job), Placement)]
+        shares = (share for placement in placements for share in placement.shares)
+        return sum(share.counts.active for share in shares if share.cluster == cluster)
+
 
 def in_order(jobs: Sequence[Manifest]) -> list[Manifest]:
     """What runs first, then what waits, then the rest; the newest first within each."""
     newest = sorted(jobs, key=lambda job: str(job["metadata"].get("creationTimestamp")), reverse=True)
     return sorted(newest, key=lambda job: _ORDER.index(phase(job)))
-
-
-def cluster_table(
-    clusters: Sequence[Manifest], jobs: Sequence[Manifest], now: datetime, lines: int | None
-) -> Table:
-    """A line for each cluster, with the Jobs that have work there."""
-    table = _table("CLUSTER", "READY", "REASON", "ACTIVE", "", "CAPACITY", "JOBS", "TAINTS", "AGE")
-    for cluster in sorted(clusters, key=lambda item: str(item["metadata"]["name"]))[:lines]:
-        name, spec, status = cluster["metadata"]["name"], cluster["spec"], cluster.get("status") or {}
-        ready = ready_condition(cluster)
-        capacity = (spec.get("capacity") or {}).get("parallelism")
-        active = status.get("activePods") or 0
-        marks = [
-            *(["cordoned"] if spec.get("unschedulable") else []),
-            *map(taint_text, spec.get("taints") or ()),
-        ]
-        table.add_row(
-            name,
-            _word(ready.get("status") or "Unknown"),
-            ready.get("reason") or "",
-            str(active),
-            _bar(active, capacity) if capacity else "",
-            "" if capacity is None else str(capacity),
-            str(sum(bool(unfinished_shares(job, name)) for job in jobs)),
-            Text(",".join(marks), style="yellow"),
-            age(cluster["metadata"].get("creationTimestamp"), now),
-        )
-    return table
 
 
 def job_table(jobs: Sequence[Manifest], now: datetime, lines: int | None) -> Table:

@@ -311,7 +311,7 @@ def _draft_write(
     metadata: dict[str, Any] = dict(job.manifest["metadata"])
     changed = False
     if placement is not None:
-        text = format_placement(placement)
+        text = format_placement(placement.stamped(observation.now))
         if job.annotations.get(names.PLACEMENT_ANNOTATION) != text:
             metadata["annotations"] = {**job.annotations, names.PLACEMENT_ANNOTATION: text}
             changed = True

@@ -8,6 +8,7 @@ a whole and rebuilt from the mirrors (:mod:`dispatcher.core.recovery`).
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -16,8 +17,8 @@ from dispatcher.core import names
 from dispatcher.core.indexes import IndexSet
 
 VERSION = 1
-MAX_SHARES = 250
-"""So many shares keep the annotation under 64 KiB, with names of the greatest length that is usual."""
+MAX_SHARES = 200
+"""So many shares keep the annotation under 64 KiB, with names of up to 30 characters."""
 
 
 class PlacementError(ValueError):
@@ -74,7 +75,8 @@ class Share:
 
     ``completions`` is None for a work queue; ``interval`` (first, last) is set for Indexed. It holds
     ``completions`` indexes of its own and may span others that were decided before the share was made.
-    ``mirror_uid`` is empty until the mirror was seen.
+    ``mirror_uid`` is empty until the mirror was seen. ``entered``: a state and when the share came into it (POSIX
+    seconds, 0 where that is not known); None while the share was never persisted.
     """
 
     id: int
@@ -87,6 +89,12 @@ class Share:
     mirror_uid: str = ""
     state: ShareState = ShareState.ACTIVE
     counts: Counts = field(default_factory=Counts)
+    entered: tuple[ShareState, int] | None = field(default=None, compare=False)
+
+    @property
+    def since(self) -> int:
+        """When the share came into its state, in POSIX seconds; 0 where that is not known."""
+        return self.entered[1] if self.entered and self.entered[0] is self.state else 0
 
     @property
     def remaining(self) -> int | None:
@@ -144,6 +152,16 @@ class Placement:
             retired={**self.retired, gone.cluster: before + gone.counts.settled()},
         )
 
+    def stamped(self, now: datetime) -> "Placement":
+        """With the time noted for each share that has come into its state since it was last persisted."""
+        moment = int(now.timestamp())
+        return self.with_shares(
+            share
+            if share.entered and share.entered[0] is share.state
+            else replace(share, entered=(share.state, moment))
+            for share in self.shares
+        )
+
     def structure(self) -> tuple[Any, ...]:
         """What must be persisted before a mirror is touched: everything but counts and mirror UIDs."""
         return (
@@ -184,6 +202,8 @@ def format_placement(placement: Placement) -> str:
         record = share_record(share)
         record["mirrorUID"] = share.mirror_uid
         record["state"] = share.state.value
+        if share.since:
+            record["since"] = share.since
         if share.counts != Counts():
             record["counts"] = _counts_record(share.counts)
         shares.append(record)
@@ -234,6 +254,7 @@ def read_share(record: Mapping[str, Any]) -> Share:
     completions = _integer(record, "completions") if "completions" in record else None
     if interval is not None and not 1 <= (completions or 0) <= interval[1] - interval[0] + 1:
         raise PlacementError("completions does not match indexes")
+    state = ShareState(record.get("state", ShareState.ACTIVE))
     return Share(
         id=_integer(record, "id"),
         cluster=names.ClusterName(_text(record, "cluster")),
@@ -243,8 +264,9 @@ def read_share(record: Mapping[str, Any]) -> Share:
         completions=completions,
         interval=interval,
         mirror_uid=_text(record, "mirrorUID") if "mirrorUID" in record else "",
-        state=ShareState(record.get("state", ShareState.ACTIVE)),
+        state=state,
         counts=_counts(record["counts"]) if "counts" in record else Counts(),
+        entered=(state, _integer(record, "since") if "since" in record else 0),
     )
 
 

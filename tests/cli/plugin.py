@@ -1,20 +1,15 @@
 """Running ``kubectl-dispatch``, with and without a terminal."""
 
-import fcntl
 import json
 import os
-import pty
-import re
-import select
-import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from hack.running.terminal import Session
 
 PROGRAM = Path(sys.executable).with_name("kubectl-dispatch")
 MANAGED_BY = "jobdispatcher.io/cli"
@@ -86,67 +81,13 @@ class Plugin:
 
     def on_a_terminal(
         self, *arguments: str, environment: Mapping[str, str] | None = None, size: tuple[int, int] = (24, 140)
-    ) -> "Session":
+    ) -> Session:
         """Start it on a terminal of so many lines and columns."""
         return Session(
-            self.command(*arguments), self.environment(TERM="xterm-256color", **(environment or {})), size
+            self.command(*arguments),
+            environment=self.environment(TERM="xterm-256color", **(environment or {})),
+            size=size,
         )
-
-
-class Session:
-    """A process on a terminal of its own."""
-
-    def __init__(self, command: list[str], environment: dict[str, str], size: tuple[int, int]) -> None:
-        self._screen, inside = pty.openpty()
-        fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-        self._process = subprocess.Popen(
-            command, stdin=inside, stdout=inside, stderr=inside, env=environment, start_new_session=True
-        )
-        os.close(inside)
-        self.output = ""
-
-    @property
-    def text(self) -> str:
-        """What was written, without the codes of colours and places."""
-        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.output)
-
-    def read_until(self, text: str) -> None:
-        """Read until this has been written."""
-        end = time.monotonic() + WAIT_SECONDS
-        while text not in self.text:
-            assert time.monotonic() < end, self.output
-            if not self._read(0.1) and self._process.poll() is not None:
-                assert text in self.text, self.output
-
-    def type(self, text: str) -> None:
-        """Press keys."""
-        os.write(self._screen, text.encode())
-
-    def interrupt(self) -> None:
-        """Press Ctrl-C."""
-        self._process.send_signal(signal.SIGINT)
-
-    def end(self) -> int:
-        """Wait for the end; the exit code."""
-        end = time.monotonic() + WAIT_SECONDS
-        while self._process.poll() is None:
-            assert time.monotonic() < end, self.output
-            self._read(0.05)
-        while self._read(0.05):
-            pass
-        os.close(self._screen)
-        return self._process.returncode
-
-    def _read(self, seconds: float) -> bool:
-        if not select.select([self._screen], [], [], seconds)[0]:
-            return False
-        try:
-            block = os.read(self._screen, 65536)
-        except OSError:
-            # Linux says EIO when nobody holds the other side any more.
-            return False
-        self.output += block.decode(errors="replace")
-        return bool(block)
 
 
 def manifest(name: str, *, script: object = None, kind: str = "Job", **spec: Any) -> str:

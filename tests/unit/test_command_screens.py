@@ -67,7 +67,14 @@ def event(reason: str, at: str, **more: Any) -> dict[str, Any]:
 
 
 def test_a_description() -> None:
-    manifest = job(share(0, "worker-1"), share(1, "worker-2", ShareState.LOST), active=4, succeeded=2)
+    entered = (ShareState.DRAINING, int(NOW.timestamp()) - 300)
+    manifest = job(
+        share(0, "worker-1"),
+        share(1, "worker-2", ShareState.LOST),
+        share(2, "worker-3", ShareState.DRAINING, entered=entered),
+        active=4,
+        succeeded=2,
+    )
     events = [
         event("Later", "2026-01-01T11:59:00Z", metadata={"labels": {"jobdispatcher.io/cluster": "worker-1"}}),
         event("Sooner", "2026-01-01T11:58:00Z", count=3, firstTimestamp="2026-01-01T11:00:00Z"),
@@ -82,6 +89,7 @@ def test_a_description() -> None:
         "Pods: 4 active, 0 ready, 2 succeeded, 0 failed, 0 terminating",
         "worker-1 pi 2 4 1 0 2 Active 4m",
         "worker-2 pi 2 4 1 0 2 Lost <unknown>",
+        "worker-3 pi 2 4 1 0 2 Draining 5m",
         "old 3 1",
         "Dispatched True 3m R two lines",
         "2m (x3 over 60m) Normal Sooner - job/pi about Sooner\n60s Normal Later worker-1 job/pi about Later",

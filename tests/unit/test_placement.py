@@ -1,6 +1,8 @@
 """The placement annotation: what is written can be read, and what is not ours is refused as a whole."""
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -28,6 +30,22 @@ PLACEMENT = Placement(
 
 def test_a_placement_survives_its_annotation() -> None:
     assert parse_placement(format_placement(PLACEMENT)) == PLACEMENT
+
+
+def test_a_share_knows_since_when_it_is_in_its_state() -> None:
+    first, later = (datetime(2026, 1, 1, hour, tzinfo=UTC) for hour in (1, 2))
+    persisted = parse_placement(format_placement(PLACEMENT.stamped(first)))
+    assert [share.since for share in persisted.shares] == [int(first.timestamp())] * 2
+    assert format_placement(persisted.stamped(later)) == format_placement(persisted)
+    finished, moved = persisted.shares
+    drained = persisted.with_shares([finished, replace(moved, state=ShareState.DRAINING)])
+    again = parse_placement(format_placement(drained.stamped(later)))
+    assert [share.since for share in again.shares] == [int(first.timestamp()), int(later.timestamp())]
+
+
+def test_an_old_annotation_says_not_since_when_and_is_left_so() -> None:
+    text = format_placement(PLACEMENT)
+    assert format_placement(parse_placement(text).stamped(datetime(2026, 1, 1, tzinfo=UTC))) == text
 
 
 def test_total_counts_live_finished_and_retired_shares() -> None:
