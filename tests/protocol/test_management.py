@@ -233,3 +233,22 @@ def test_a_context_that_is_none(get: Callable[..., Result]) -> None:
     result = get("--context", "nowhere")
     assert result.exit_code == 1
     assert "nowhere" in result.stderr
+
+
+def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        file = kubeconfig(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        for arguments in (["--request-timeout", "100ms", "get"], ["get", "--request-timeout", "100ms"]):
+            result = CliRunner().invoke(commands, ["--kubeconfig", file, *arguments])
+            assert result.exit_code == 1
+            assert "cannot be reached" in result.stderr
+            assert "timed out" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["5x", "-1s", "soon"])
+def test_a_timeout_that_is_none(get: Callable[..., Result], text: str) -> None:
+    result = get("--request-timeout", text)
+    assert result.exit_code == 2
+    assert "is not a duration" in result.stderr
