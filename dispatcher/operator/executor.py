@@ -37,9 +37,10 @@ from dispatcher.core.manifest import mirror_labels
 from dispatcher.core.observation import Attempt, Observation, Refusal
 from dispatcher.core.recovery import persisted
 from dispatcher.core.sight import unproven
+from dispatcher.operator.availability import Availability
 from dispatcher.operator.events import Recorder
 from dispatcher.operator.faults import CrashPoint
-from dispatcher.operator.queue import Key
+from dispatcher.operator.queue import Key, TryAgain
 from dispatcher.operator.world import World, utc_now
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ logger = logging.getLogger(__name__)
 RETRY_FIRST = 0.5
 """Seconds before a refused write is tried again; doubled up to RETRY_CAP."""
 RETRY_CAP = 30.0
+PASSING_PAUSE = 1.0
+"""Seconds before a Job is looked at again that the management API server could not serve; it is waited for first."""
 REFUSALS = {
     Outcome.INVALID: Refusal.REFUSED,
     Outcome.FORBIDDEN: Refusal.FORBIDDEN,
@@ -105,8 +108,10 @@ class Executor:
         wake: Callable[[Key], None],
         gate: Gate = lambda _uid: True,
         crash_point: CrashPoint | None = None,
+        availability: Availability | None = None,
     ) -> None:
         self._management = management
+        self.availability = availability or Availability()
         self._world = world
         self._workers = workers
         self._recorder = recorder
@@ -216,6 +221,8 @@ class Executor:
         self._crash.after(number)
         if reply.reason == LEASE_LOST:
             return False
+        if reply.outcome is Outcome.FORBIDDEN and not await self.availability.knows_rights():
+            raise TryAgain(f"the management API server is not ready: {reply}", pause=PASSING_PAUSE)
         metrics.status_write(reply.code)
         match reply.outcome:
             case Outcome.OK:
@@ -233,6 +240,7 @@ class Executor:
                     "status write rejected",
                     extra={"key": "/".join(key), "code": reply.code, "answer": reply.message},
                 )
+        _raise_if_passing(reply)
         raise WriteFailed(f"the Job could not be written: {reply}")
 
     def _note_written(self, body: dict[str, Any]) -> None:
@@ -252,6 +260,7 @@ class Executor:
         elif reply.outcome is Outcome.NOT_FOUND and known is not None:
             self._world.jobs.gone(key[0], key[1], known["metadata"]["uid"])
         else:
+            _raise_if_passing(reply)
             raise WriteFailed(f"the Job could not be read: {reply}")
 
     def _start(self, key: Key, uid: str, action: MirrorAction) -> None:
@@ -385,6 +394,12 @@ class WriteFailed(Exception):
     """The Job's own write or read failed; the queue brings the key back after a pause."""
 
 
+def _raise_if_passing(reply: Reply) -> None:
+    """Trouble of the management API server is no Job's fault: no Job waits longer because of it, once it is over."""
+    if reply.outcome in (Outcome.UNREACHABLE, Outcome.SERVER_ERROR, Outcome.THROTTLED):
+        raise TryAgain(str(reply), pause=max(PASSING_PAUSE, min(reply.retry_after or 0.0, RETRY_CAP)))
+
+
 class Reconciler:
     """Decides and acts for one key until nothing is left to do at once."""
 
@@ -398,6 +413,7 @@ class Reconciler:
         """Reconcile one Job. Returns the seconds after which to look again, if any."""
         started = monotonic()
         for _round in range(self.MAX_ROUNDS):
+            await self._executor.availability.wait()
             manifest = self._world.jobs.get(*key)
             if manifest is None or not self._executor.owns(manifest["metadata"]["uid"]):
                 return None

@@ -24,6 +24,7 @@ from dispatcher.core import names
 from dispatcher.core.manifest import origin_value
 from dispatcher.core.observation import Rules
 from dispatcher.operator import endpoints, management
+from dispatcher.operator.availability import Availability
 from dispatcher.operator.draining import Drainer
 from dispatcher.operator.events import Recorder
 from dispatcher.operator.executor import Executor, Reconciler
@@ -128,7 +129,9 @@ class Dispatcher:
         settings = self.settings
         path = settings.kubeconfig
         configuration = await load_kubeconfig_file(path) if path else load_in_cluster()
-        api = ApiServer(configuration, observe=metrics.observe_requests(""))
+        availability = Availability()
+        api = ApiServer(configuration, observe=availability.observing(metrics.observe_requests("")))
+        availability.attach(api)
         try:
             uid, minor = await check_management(api, settings)
             rules = Rules(
@@ -137,11 +140,14 @@ class Dispatcher:
                 clears_start_time=minor >= 36,
                 give_up_after=settings.deletion_give_up_after,
             )
-            await self._run(api, configuration, rules, uid)
+            await self._run(api, configuration, rules, uid, availability)
         finally:
+            await availability.stop()
             await api.close()
 
-    async def _run(self, api: ApiServer, configuration: Any, rules: Rules, uid: str) -> None:
+    async def _run(
+        self, api: ApiServer, configuration: Any, rules: Rules, uid: str, availability: Availability
+    ) -> None:
         settings = self.settings
         world = World(rules, wake=lambda key: queue.add(key))
         recorder = Recorder(self._sink(api))
@@ -162,6 +168,7 @@ class Dispatcher:
             wake=lambda key: queue.add(key),
             crash_point=CrashPoint.from_environment(),
             gate=lambda uid: leases is None or leases.owns(uid),
+            availability=availability,
         )
         fleet.is_writing = executor.writing
         queue = KeyQueue(Reconciler(world, executor), concurrency=settings.concurrency)
@@ -231,6 +238,7 @@ class Dispatcher:
         finally:
             if leases is not None:
                 leases.hold_back()
+            await availability.stop()
             await queue.stop()
             all_ended = await executor.stop(grace=STOP_GRACE)
             with contextlib.suppress(TimeoutError), permitted(leases.holds_any if leases else None):

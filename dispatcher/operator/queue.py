@@ -17,6 +17,14 @@ Key = tuple[str, str]
 """Namespace and name of a management Job."""
 
 
+class TryAgain(Exception):
+    """What a handler needs is away for now, through no fault of the key, which comes back after ``pause`` seconds."""
+
+    def __init__(self, reason: str, *, pause: float) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
 class KeyQueue:
     """Calls ``handle(key)`` for added keys, at most ``concurrency`` at once.
 
@@ -102,6 +110,10 @@ class KeyQueue:
         try:
             pause = await self._handle(key)
             self._failures.pop(key, None)
+        except TryAgain as passing:
+            pause = passing.pause
+            self.retries += 1
+            logger.info("reconcile put off", extra={"key": "/".join(key), "reason": str(passing)})
         except Exception:
             # The loop must outlive a fault in the handling of one key.
             failures = self._failures[key] = self._failures.get(key, 0) + 1

@@ -36,6 +36,9 @@ def say(line: str) -> None:
 @click.option("--seed", type=int, help="What is injected when, and the Jobs.  [default: a new one]")
 @click.option("--runs", type=click.IntRange(1, 100), default=1, help="With seeds that follow each other.")
 @click.option("--clusters", type=click.IntRange(1, 6), default=3, help="Worker clusters.")
+@click.option(
+    "--failover-after", type=click.IntRange(1), help="Seconds, in a policy.  [default: no failover]"
+)
 @click.option("--longest-fault", type=float, default=6.0, help="Seconds.")
 @click.option(
     "--patience", type=float, default=240.0, help="Seconds for the Jobs to end after the last fault."
@@ -55,6 +58,7 @@ def main(
     runs: int,
     clusters: int,
     longest_fault: float,
+    failover_after: int | None,
     patience: float,
     only_isolation: bool,
     managed_by: str,
@@ -96,6 +100,7 @@ def main(
                     seed=number,
                     patience=patience,
                     longest_fault=longest_fault,
+                    failover_after=failover_after,
                     managed_by=managed_by,
                 )
                 outcome = asyncio.run(ChaosRun(lab, settings, report=say).play())

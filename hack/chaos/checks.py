@@ -7,15 +7,19 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from dispatcher.core import names
 from dispatcher.core.indexes import IndexSet
+from hack.chaos.faults import HARMLESS, Injected
 from hack.chaos.records import Run
 from hack.chaos.workload import JobPlan
 
 JSON = dict[str, Any]
+
+NOTICED = 15.0
+"""Seconds within which the return of a cluster is noticed, also on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,49 @@ def end_of(job: Mapping[str, Any] | None) -> tuple[str, str]:
     return "", ""
 
 
-def check_end(plan: JobPlan, job: JSON | None) -> list[Violation]:
-    """The final status is the one that the script says."""
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """A time in which a cluster may have been given up on."""
+
+    cluster: str
+    begin: datetime
+    end: datetime
+
+    def hides(self, run: Run) -> bool:
+        """Whether a run, or its end, was out of the dispatcher's sight."""
+        return (
+            run.cluster == self.cluster
+            and run.began < self.end
+            and (run.ended is None or run.ended > self.begin)
+        )
+
+
+def absences(injected: Iterable[Injected], *, start: datetime, after: float | None) -> list[Absence]:
+    """Where faults kept a worker out of reach for ``after`` seconds and more; None: no cluster is ever given up on.
+
+    Faults with less than NOTICED seconds between them count as one.
+    """
+    if after is None:
+        return []
+    spans: defaultdict[str, list[list[float]]] = defaultdict(list)
+    for entry in sorted(injected, key=lambda entry: entry.begin):
+        if entry.fault.kind in HARMLESS:
+            continue
+        known = spans[entry.fault.target]
+        if known and entry.begin - known[-1][1] < NOTICED:
+            known[-1][1] = max(known[-1][1], entry.end)
+        else:
+            known.append([entry.begin, entry.end])
+    return [
+        Absence(cluster, start + timedelta(seconds=begin), start + timedelta(seconds=end + NOTICED))
+        for cluster, found in spans.items()
+        for begin, end in found
+        if end - begin + NOTICED >= after
+    ]
+
+
+def check_end(plan: JobPlan, job: JSON | None, *, lossy: bool = False) -> list[Violation]:
+    """The final status is the one that the script says. ``lossy``: a cluster with a share of it may have been lost."""
 
     def wrong(text: str) -> Violation:
         return Violation("final status", plan.name, f"{plan.kind}: {text}")
@@ -54,6 +99,8 @@ def check_end(plan: JobPlan, job: JSON | None) -> list[Violation]:
     status = job["status"]
     found = []
     for field, wanted in (("succeeded", plan.succeeded), ("failed", plan.failed)):
+        if lossy and field == "failed":
+            continue  # what failed there may have failed again elsewhere
         if wanted is not None and status.get(field, 0) != wanted:
             found.append(wrong(f"{field} is {status.get(field, 0)}, not {wanted}"))
     for field in ("active", "ready", "terminating"):
@@ -69,15 +116,18 @@ def check_end(plan: JobPlan, job: JSON | None) -> list[Violation]:
     return found
 
 
-def check_runs(plan: JobPlan, job: JSON | None, runs: Sequence[Run]) -> list[Violation]:
-    """Nothing that succeeded ran again on another mirror, and what is published is what happened.
+def check_runs(
+    plan: JobPlan, job: JSON | None, runs: Sequence[Run], *, away: Sequence[Absence] = ()
+) -> list[Violation]:
+    """Nothing that succeeded in sight ran again on another mirror, and what is published is what happened.
 
     A cluster's own Job controller may run an index twice in its own mirror; that is no matter of the dispatcher.
     """
     if job is None:
         return []
     found = []
-    good = [run for run in runs if run.succeeded]
+    hidden = {run.pod for run in runs if any(absence.hides(run) for absence in away)}
+    good = [run for run in runs if run.succeeded and run.pod not in hidden]
     if plan.indexes is not None:
         mirrors: defaultdict[int | None, set[str]] = defaultdict(set)
         for run in good:
@@ -96,7 +146,7 @@ def check_runs(plan: JobPlan, job: JSON | None, runs: Sequence[Run]) -> list[Vio
             text = f"{done} pods succeeded of {completions}: {dict(by_mirror)}"
             found.append(Violation("exactly once", plan.name, text))
     published = (job.get("status") or {}).get("succeeded", 0)
-    if published != done:
+    if published != done and not hidden:
         text = f"succeeded is {published}, but {done} ran to success"
         found.append(Violation("counted once", plan.name, text))
     return found
@@ -105,7 +155,10 @@ def check_runs(plan: JobPlan, job: JSON | None, runs: Sequence[Run]) -> list[Vio
 def check_mirrors(
     jobs: Mapping[str, JSON], mirrors: Iterable[tuple[str, JSON]], *, leaving: frozenset[str] = frozenset()
 ) -> list[Violation]:
-    """Every mirror is a share of a living Job's placement. ``jobs`` by UID; ``mirrors`` with their cluster."""
+    """Every mirror is a share of a living Job's placement. ``jobs`` by UID; ``mirrors`` with their cluster.
+
+    A share need not know the UID of a mirror that never began: a POST without an answer may land after the Job's end.
+    """
     found = []
     for cluster, mirror in mirrors:
         metadata = mirror["metadata"]
@@ -121,11 +174,9 @@ def check_mirrors(
         share = next((s for s in shares if str(s["id"]) == labels.get(names.SHARE_LABEL)), None)
         if share is None:
             found.append(Violation("no share outside a placement", where, f"share {labels} not in {text}"))
-        elif (share["cluster"], share["mirror"], share.get("mirrorUID", "")) != (
-            cluster,
-            metadata["name"],
-            metadata["uid"],
-        ):
+        elif (share["cluster"], share["mirror"]) != (cluster, metadata["name"]) or share.get(
+            "mirrorUID"
+        ) not in (metadata["uid"], *([""] if mirror["spec"].get("suspend") else [])):
             found.append(Violation("no share outside a placement", where, f"the placement says {share}"))
     return found
 
@@ -146,7 +197,9 @@ def check_progress(before: JSON | None, after: JSON | None) -> str:
     return ""
 
 
-def causes_of_reruns(plans: Mapping[str, JobPlan], runs: Sequence[Run]) -> Counter[str]:
+def causes_of_reruns(
+    plans: Mapping[str, JobPlan], runs: Sequence[Run], *, away: Sequence[Absence] = ()
+) -> Counter[str]:
     """Why pods were started beyond the first of each index, or beyond the completions."""
     causes: Counter[str] = Counter()
     groups: defaultdict[tuple[str, int | None], list[Run]] = defaultdict(list)
@@ -156,7 +209,9 @@ def causes_of_reruns(plans: Mapping[str, JobPlan], runs: Sequence[Run]) -> Count
         plan = plans[name]
         if index is None:
             again = max(0, len(tries) - (plan.spec.get("completions") or len(tries)))
-            ended = Counter(_end_of_run(run, None) for run in tries if not run.succeeded)
+            ended = Counter(
+                cause for run in tries if (cause := _cause(run, None, away)) != SUCCEEDED_ELSEWHERE
+            )
             for cause, count in ended.most_common():
                 causes[cause] += min(count, again)
                 again -= min(count, again)
@@ -164,18 +219,23 @@ def causes_of_reruns(plans: Mapping[str, JobPlan], runs: Sequence[Run]) -> Count
                 causes["succeeded more often than asked for"] += again
             continue
         for before, after in itertools.pairwise(tries):
-            causes[_end_of_run(before, after)] += 1
+            causes[_cause(before, after, away)] += 1
     return causes
 
 
-def _end_of_run(run: Run, following: Run | None) -> str:
+SUCCEEDED_ELSEWHERE = "succeeded and run again elsewhere"
+
+
+def _cause(run: Run, following: Run | None, away: Sequence[Absence]) -> str:
+    if (following is None or following.mirror != run.mirror) and any(entry.hides(run) for entry in away):
+        return "its cluster was given up on"
     if run.stopped or run.dropped or run.exit is None:
         return "stopped by suspension, scaling or the Job's end"
     if run.exit:
         return "failed, as its script says"
     if following is not None and following.mirror == run.mirror:
         return "run again by its cluster's own Job controller"
-    return "succeeded and run again elsewhere"
+    return SUCCEEDED_ELSEWHERE
 
 
 def longest_stall(

@@ -57,6 +57,8 @@ OF_A_PROXY = (
     Kind.CONNECTIONS_HUNG,
 )
 OF_A_GATEWAY = (Kind.ANSWERS_429, Kind.ANSWERS_500, Kind.ANSWERS_410, Kind.ANSWERS_LOST)
+HARMLESS = frozenset({Kind.CONTROLLERS_KILLED, Kind.CONTROLLERS_STOPPED, Kind.TOKEN_ROTATED})
+"""Of those that concern a worker: the dispatcher still reaches it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -70,6 +72,15 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.kind} ({self.target}), {self.seconds:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """What was done, from when to when (seconds since the first Job)."""
+
+    fault: Fault
+    begin: float
+    end: float
 
 
 def choices(

@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 
 from hack.chaos import gateway, proxy
-from hack.chaos.faults import Fault, Kind
+from hack.chaos.faults import Fault, Injected, Kind
 from hack.chaos.scene import Scene
 from hack.lab.component import Component
 
@@ -36,15 +35,6 @@ GATEWAY = {
 }
 TOKEN_CACHE_SECONDS = 10.0
 """For so long an API server goes on to accept a token that it has accepted before."""
-
-
-@dataclass(frozen=True, slots=True)
-class Injected:
-    """What was done, from when to when (seconds since the first Job)."""
-
-    fault: Fault
-    begin: float
-    end: float
 
 
 class Injector:

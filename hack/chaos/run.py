@@ -19,8 +19,8 @@ from dispatcher.clusters.reflector import Reflector, WatchSettings
 from dispatcher.clusters.reply import Outcome as Answer
 from hack.chaos import checks
 from hack.chaos.checks import Violation
-from hack.chaos.faults import Fault, choices, schedule
-from hack.chaos.injector import Injected, Injector
+from hack.chaos.faults import Fault, Injected, choices, schedule
+from hack.chaos.injector import Injector
 from hack.chaos.records import LogTail, Run, WorkerLogs, read_runs, refused_status_writes
 from hack.chaos.scene import RETRY_SECONDS, Scene
 from hack.chaos.workload import JOB_LABEL, Edit, JobPlan, make_plans
@@ -42,6 +42,8 @@ class Settings:
     seed: int
     patience: float = 180.0
     longest_fault: float = 6.0
+    failover_after: int | None = None
+    """Seconds, in a DispatchPolicy; None: five minutes, longer than any fault."""
     managed_by: str = DEFAULT_MANAGED_BY
 
 
@@ -158,7 +160,11 @@ class ChaosRun:
         settings = self._settings
         outcome = Outcome(settings, list(self._plans.values()), clusters=len(self._lab.workers))
         scene = Scene(
-            self._lab, seed=settings.seed, managed_by=settings.managed_by, namespace=self._namespace
+            self._lab,
+            seed=settings.seed,
+            managed_by=settings.managed_by,
+            namespace=self._namespace,
+            failover_after=settings.failover_after,
         )
         logs = [WorkerLogs.of(plane) for plane in self._lab.workers]
         audit = LogTail(self._lab.management.audit_log)
@@ -190,13 +196,13 @@ class ChaosRun:
             calm = time.monotonic()
             await home.until(lambda: not self._open(home), seconds=settings.patience)
             outcome.recovery = time.monotonic() - calm
-            await self._judge(outcome, watchers)
+            outcome.injected = sorted(injector.injected, key=lambda entry: entry.begin)
             outcome.runs = read_runs(logs, namespace=self._namespace)
-            self._judge_runs(outcome, home)
+            await self._judge_mirrors(outcome, watchers)
+            self._judge(outcome, home)
             outcome.unpublished = _longest_unpublished(watchers, home)
             await self._remove(outcome, watchers)
             await scene.dispatcher.look()
-            outcome.injected = sorted(injector.injected, key=lambda entry: entry.begin)
             outcome.stall = self._stall(outcome, home)
             outcome.rejected_metric = scene.dispatcher.rejected_writes
             outcome.dispatcher_ended = scene.dispatcher.ended_by_itself
@@ -259,7 +265,7 @@ class ChaosRun:
 
         return [plan.name for plan in self._plans.values() if is_open(plan)]
 
-    async def _judge(self, outcome: Outcome, watchers: dict[str, Watcher]) -> None:
+    async def _judge_mirrors(self, outcome: Outcome, watchers: dict[str, Watcher]) -> None:
         home = watchers[self._lab.management.name]
 
         def now() -> list[Violation]:
@@ -274,24 +280,23 @@ class ChaosRun:
 
         await home.until(lambda: not now(), seconds=ORPHAN_SECONDS)
         outcome.violations += now()
-        for plan in self._plans.values():
-            job = home.cache.get(self._namespace, plan.name)
-            outcome.violations += checks.check_end(plan, job)
-            end, reason = checks.end_of(job)
-            outcome.ends[f"{end} {reason}".strip() or "open"] += 1
 
-    def _judge_runs(self, outcome: Outcome, home: Watcher) -> None:
+    def _judge(self, outcome: Outcome, home: Watcher) -> None:
+        away = checks.absences(outcome.injected, start=self._begin_time, after=self._settings.failover_after)
         by_job: defaultdict[str, list[Run]] = defaultdict(list)
         for run in outcome.runs:
             by_job[run.job].append(run)
         for plan in self._plans.values():
-            job = home.cache.get(self._namespace, plan.name)
-            outcome.violations += checks.check_runs(plan, job, by_job[plan.name])
-            ends = [run.ended for run in by_job[plan.name] if run.ended is not None]
+            job, runs = home.cache.get(self._namespace, plan.name), by_job[plan.name]
+            outcome.violations += checks.check_end(plan, job, lossy=bool(away))
+            outcome.violations += checks.check_runs(plan, job, runs, away=away)
+            end, reason = checks.end_of(job)
+            outcome.ends[f"{end} {reason}".strip() or "open"] += 1
+            ends = [run.ended for run in runs if run.ended is not None]
             if plan.name in home.ended and ends:
                 waited = (home.ended[plan.name] - max(ends)).total_seconds()
                 outcome.unreported = max(outcome.unreported, waited)
-        outcome.causes = checks.causes_of_reruns(self._plans, outcome.runs)
+        outcome.causes = checks.causes_of_reruns(self._plans, outcome.runs, away=away)
 
     def _stall(self, outcome: Outcome, home: Watcher) -> tuple[float, str, str]:
         seconds, name, since = checks.longest_stall(home.moments, outcome.runs)

@@ -133,8 +133,12 @@ class DispatcherProcess:
 class Scene:
     """An async context. worker-1 is behind a TCP proxy, worker-2 behind a gateway, worker-3 is reached directly, …"""
 
-    def __init__(self, lab: Lab, *, seed: int, managed_by: str, namespace: str) -> None:
+    def __init__(
+        self, lab: Lab, *, seed: int, managed_by: str, namespace: str, failover_after: int | None = None
+    ) -> None:
+        """``failover_after``: seconds, in a DispatchPolicy for the namespace."""
         self.lab = lab
+        self._failover_after = failover_after
         self.namespace = namespace
         self.managed_by = managed_by
         self.proxies: dict[str, TcpProxy] = {}
@@ -172,6 +176,8 @@ class Scene:
         for plane in self.lab.planes:
             await self._make_namespace(plane)
             stack.push_async_callback(self._remove_namespace, plane)
+        if self._failover_after is not None:
+            await self._make_policy(self._failover_after)
         for number, plane in enumerate(self.lab.workers):
             before = await self._secret(plane.name)
             stack.push_async_callback(self._restore, plane.name, before["data"])
@@ -267,6 +273,15 @@ class Scene:
             await insist(
                 functools.partial(plane.api.get, f"/api/v1/namespaces/{self.namespace}/{path}"), until=404
             )
+
+    async def _make_policy(self, failover_after: int) -> None:
+        policy = {
+            "apiVersion": "jobdispatcher.io/v1alpha1",
+            "kind": "DispatchPolicy",
+            "metadata": {"name": "default", "namespace": self.namespace},
+            "spec": {"failover": {"after": f"{failover_after}s"}},
+        }
+        await insist(lambda: self.lab.management.api.apply(policy))
 
     async def _remove_namespace(self, plane: Plane) -> None:
         path = f"/api/v1/namespaces/{self.namespace}"

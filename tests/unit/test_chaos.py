@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from hack.chaos import checks
-from hack.chaos.faults import DISPATCHER, MANAGEMENT, Kind, choices, schedule
+from hack.chaos.faults import DISPATCHER, MANAGEMENT, Fault, Injected, Kind, choices, schedule
 from hack.chaos.records import JOB_CONTROLLER, LogTail, Run, WorkerLogs, read_runs, refused_status_writes
 from hack.chaos.workload import JOB_LABEL, MAKERS, JobPlan, make_plans
 
@@ -139,7 +139,7 @@ def test_what_goes_back_is_told(before: dict[str, Any], after: dict[str, Any], t
 
 def mirror(share: str = "0", uid: str = "m1", job_uid: str = "u") -> tuple[str, dict[str, Any]]:
     labels = {"jobdispatcher.io/share": share, "jobdispatcher.io/job-uid": job_uid}
-    return "worker-1", {"metadata": {"name": "a", "uid": uid, "labels": labels}}
+    return "worker-1", {"metadata": {"name": "a", "uid": uid, "labels": labels}, "spec": {}}
 
 
 def test_mirrors_belong_to_a_placement() -> None:
@@ -210,3 +210,16 @@ def test_refused_status_writes_are_found(tmp_path: Path) -> None:
     events = [{"objectRef": target, "responseStatus": {"code": code}} for code in (200, 409, 422)]
     audit.write_bytes(b"\n".join(map(orjson.dumps, events)))
     assert refused_status_writes(tail, namespace="n") == ["a: 422 "]
+
+
+def test_what_a_cluster_did_out_of_sight_may_be_done_again() -> None:
+    killed = Injected(Fault(10, Kind.APISERVER_KILLED, "worker-1", 20), 10, 30)
+    paused = Injected(Fault(40, Kind.CONTROLLERS_STOPPED, "worker-1", 60), 40, 100)
+    away = checks.absences([killed, paused], start=NOW, after=20)
+    runs = [run(0), run(1), run(2, at=12), run(2, mirror="m2", at=50)]
+    assert checks.check_runs(INDEXED, job(), runs, away=away) == []
+    assert checks.causes_of_reruns({"a": INDEXED}, runs, away=away) == {"its cluster was given up on": 1}
+    earlier = [run(0), run(1), run(2, at=2), run(2, mirror="m2", at=50)]
+    assert rules(checks.check_runs(INDEXED, job(), earlier, away=away)) == ["exactly once"]
+    assert checks.absences([killed, paused], start=NOW, after=None) == []
+    assert checks.absences([killed, paused], start=NOW, after=60) == []
