@@ -74,7 +74,9 @@ def is_stalled(observation: Observation, share: Share, mirror: Mirror) -> bool:
         return False
     if mirror.suspend or mirror.finished or mirror.gone or not mirror.started:
         return False
-    wanted = share.parallelism if share.remaining is None else min(share.parallelism, share.remaining)
+    wanted = int(mirror.spec.get("parallelism", 1))
+    if share.completions is not None:
+        wanted = min(wanted, int(mirror.spec.get("completions") or 0) - mirror.count("succeeded"))
     return mirror.count("ready") < wanted
 
 
