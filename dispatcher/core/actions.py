@@ -74,8 +74,25 @@ STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What a Job waits for: so many pods more than it holds, on any of these full clusters."""
+
+    pods: int
+    clusters: frozenset[names.ClusterName]
+
+    def __or__(self, other: "Claim | None") -> "Claim":
+        if other is None:
+            return self
+        return Claim(self.pods + other.pods, self.clusters | other.clusters)
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
-    """Actions in order, and in how many seconds to look again even if nothing is seen (None: no need)."""
+    """Actions in order, and in how many seconds to look again even if nothing is seen (None: no need).
+
+    ``claim``: the room that the Job waits for, None if it has all that it can use.
+    """
 
     actions: tuple[Action, ...] = ()
     look_again: float | None = None
+    claim: Claim | None = None

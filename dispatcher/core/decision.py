@@ -11,6 +11,7 @@ from typing import Any
 
 from dispatcher.core import (
     candidates,
+    capacity,
     dispatched,
     leaving,
     mirroring,
@@ -22,7 +23,7 @@ from dispatcher.core import (
     stopping,
     verdict,
 )
-from dispatcher.core.actions import Action, Decision, Event, WriteJob
+from dispatcher.core.actions import Action, Claim, Decision, Event, WriteJob
 from dispatcher.core.job import Job
 from dispatcher.core.mirror import Mirror
 from dispatcher.core.observation import Observation
@@ -83,7 +84,11 @@ def _begin(observation: Observation, placement: Placement, events: tuple[Event, 
     if isinstance(placed, Problem):
         return _refuse(observation, placed)
     placement = placing.move_parallelism(observation, placed.placement, seen.progress)
-    events = (*events, *dispatched.tell_waiting(draft, placed.waiting))
+    fitted = capacity.within_room(observation, seen.placement, placement)
+    claim = capacity.claim_of(job, fitted, placed.claim)
+    placement = fitted.placement
+    waiting = placed.waiting or capacity.shortage(observation, claim)
+    events = (*events, *dispatched.tell_waiting(draft, waiting))
     events = (*events, *_resume(job, draft))
     if "startTime" not in draft.fields:
         draft.start()
@@ -91,7 +96,7 @@ def _begin(observation: Observation, placement: Placement, events: tuple[Event, 
     complaint = candidates.wish(observation).complaint
     if complaint:
         events = (*events, Event("Warning", "PreferencesMalformed", complaint))
-    return _write(observation, draft, placement, events)
+    return replace(_write(observation, draft, placement, events), claim=claim)
 
 
 def _continue(observation: Observation, persisted: Placement) -> Decision:
@@ -106,6 +111,7 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     events: list[Event] = list(seen.events)
     placement = seen.placement
     problem: Problem | None = None
+    claim: Claim | None = None
     for share in seen.gone:
         placement = placement.retire(share)
     placement = leaving.retire_removed(observation, placement, seen.by_share)
@@ -128,16 +134,20 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
         else:
             events += dispatched.tell_moved(placement, placed.placement)
             placement = placed.placement
-            events += dispatched.tell_waiting(draft, placed.waiting)
         balanced = rebalancing.rebalance(observation, placement, seen.by_share, seen.progress)
         events += balanced.events
         placement = placing.move_parallelism(observation, balanced.placement, seen.progress)
+        fitted = capacity.within_room(observation, persisted, placement)
+        claim = capacity.claim_of(job, fitted, placed.claim)
+        placement = fitted.placement
+        if isinstance(placed, placing.Placed):
+            events += dispatched.tell_waiting(draft, placed.waiting or capacity.shortage(observation, claim))
     told = dispatched.tell_dispatched(observation, seen, placement, draft, problem)
     events += told.events
     decided = placement.structure() != persisted.structure() or told.turned or bool(events)
     write = _draft_write(observation, draft, placement, tuple(events))
     if decided and write is not None:
-        return Decision((write,))
+        return Decision((write,), claim=claim)
     actions: list[Action] = []
     if job.completions is None and seen.progress.counts.succeeded:
         actions += _wind_down(observation, seen)
@@ -146,7 +156,7 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     actions += mirroring.strays(observation, seen.by_share)
     if write is not None and not told.postponed:
         actions.append(write)
-    return Decision(tuple(actions), _look_again(observation, placement, told.postponed))
+    return Decision(tuple(actions), _look_again(observation, placement, told.postponed), claim)
 
 
 def _without_unmade(observation: Observation, seen: Seen, placement: Placement) -> Placement:
@@ -293,7 +303,7 @@ def _refuse(observation: Observation, problem: Problem) -> Decision:
     events: tuple[Event, ...] = ()
     if before is None or before.status != "False" or before.reason != problem.reason:
         events = (Event("Warning", problem.reason, problem.message),)
-    return _write(observation, draft, None, events)
+    return replace(_write(observation, draft, None, events), claim=problem.claim)
 
 
 def _write(

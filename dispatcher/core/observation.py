@@ -86,7 +86,8 @@ class Observation:
     cluster and UID, that a live read has not found: not to be among ``mirrors`` is no proof, for those
     are seen by labels, and labels get lost. ``settled`` is False right after a start, while some cluster
     has neither answered nor been given up on: a new Job waits for that. ``policy_fault``: why the Job's own
-    policy cannot be used; nothing is placed until it can.
+    policy cannot be used; nothing is placed until it can. ``room``: how many pods more than it holds the Job may
+    have on each cluster with a capacity; other clusters are absent.
     """
 
     job: Job
@@ -102,6 +103,7 @@ class Observation:
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     policy: Policy = DEFAULT_POLICY
     policy_fault: str = ""
+    room: Mapping[names.ClusterName, int] = field(default_factory=dict)
     settled: bool = True
 
     def is_ready(self, cluster: names.ClusterName, uid: str) -> bool:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dispatcher.core import division, names
-from dispatcher.core.candidates import choose, exclusion, open_to, wish
+from dispatcher.core import capacity, division, names
+from dispatcher.core.actions import Claim
+from dispatcher.core.candidates import choose, exclusion, most_clusters, open_to, wish
 from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Job
 from dispatcher.core.manifest import suffixed_name
@@ -13,6 +14,8 @@ from dispatcher.core.placement import MAX_SHARES, Counts, Placement, Share
 from dispatcher.core.preferences import ClusterPreferences, Preferences
 from dispatcher.core.progress import Progress
 
+MANY_SHARES = MAX_SHARES // 2
+"""With so many shares, a Job's rest is not cut into small ones any more as room comes."""
 Addition = tuple[names.ClusterName, int, int | None, tuple[int, int] | None]
 """Cluster, parallelism, completions and interval of a share to be made."""
 
@@ -23,6 +26,7 @@ class Problem:
 
     reason: str
     message: str
+    claim: Claim | None = None
 
 
 def no_cluster(observation: Observation) -> Problem:
@@ -60,6 +64,7 @@ class Placed:
 
     placement: Placement
     waiting: str = ""
+    claim: Claim | None = None
 
 
 def place_outstanding(
@@ -75,6 +80,8 @@ def place_outstanding(
     if job.completions is None:
         amount = 0
         needed = (bool(homes) or not placement.held) and progress.counts.succeeded == 0
+        if observation.room and progress.counts.succeeded == 0 and placement.held:
+            needed = sum(share.parallelism for share in placement.held) < job.parallelism
     else:
         amount = len(indexes) if job.indexed else outstanding_completions(job, placement)
         needed = amount > 0
@@ -91,17 +98,28 @@ def place_outstanding(
         return place_outstanding(observation, stayed, progress, ())
     names_ = [cluster.name for cluster in clusters]
     preferences = wish(observation).preferences
-    order = choose(observation, names_, preferences, {share.cluster for share in placement.held})
-    preferences = _left_of(preferences, placement, order)
+    holding = {share.cluster for share in placement.held}
     pods = max(0, job.parallelism - sum(share.parallelism for share in placement.held))
-    divided = division.divide(
-        key=job.key,
-        parallelism=pods,
+    most = most_clusters(job, observation.policy)
+    if most is not None:
+        roomiest = capacity.roomiest(observation, names_, pods)
+        names_ = [name for name in names_ if name in holding or name in roomiest]
+    order = choose(observation, names_, preferences, holding)
+    if job.completions is None:  # where a queue has a share, that grows
+        order = [name for name in order if name not in holding]
+    fit = capacity.divide_in_room(
+        observation,
+        pods=pods,
         completions=None if job.completions is None else amount,
         clusters=order,
-        preferences=preferences,
+        preferences=_left_of(preferences, placement, order),
+        whole=most == 1 or len(placement.shares) >= MANY_SHARES,
     )
-    parts = divided.parts
+    divided, parts = fit.division, fit.division.parts
+    if fit.claim is not None and not parts:
+        if not placement.shares and not placement.retired:
+            return Problem("WaitingForRoom", divided.reason, fit.claim)
+        return Placed(placement, divided.reason, fit.claim)
     if not parts and not placement.held and (job.parallelism or amount):
         by = f"DispatchPolicy {observation.policy.name}"
         if names.PREFERENCES_ANNOTATION in job.annotations:
@@ -117,7 +135,7 @@ def place_outstanding(
             additions.append((cluster, parts[cluster].parallelism, own, interval))
     else:
         additions += [(cluster, part.parallelism, part.completions, None) for cluster, part in parts.items()]
-    return Placed(added(observation, placement, additions), divided.reason)
+    return Placed(added(observation, placement, additions), divided.reason, fit.claim)
 
 
 def _left_of(

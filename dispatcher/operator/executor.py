@@ -425,7 +425,10 @@ class Reconciler:
             if not decision.actions:
                 self._world.forget_ghosts(manifest["metadata"]["uid"])
                 self._world.forget_edits(key)
-            if not await self._executor.carry_out(key, manifest, decision):
+            self._world.room.book(key, manifest, decision)
+            changed = await self._executor.carry_out(key, manifest, decision)
+            self._world.room.written(key)
+            if not changed:
                 metrics.RECONCILE_SECONDS.observe(monotonic() - started)
                 return decision.look_again
         return 0.2

@@ -216,7 +216,7 @@ class Dispatcher:
         stopping = asyncio.create_task(self.stop.wait())
         try:
             await self._first_look(api, world, fleet, reflector)
-            settle = asyncio.create_task(self._settle(world, fleet))
+            settle = asyncio.create_task(self._settle(api, world, fleet))
             background.append(settle)
             watch = asyncio.create_task(self._watch(world, fleet, configuration))
             background.append(watch)
@@ -327,11 +327,30 @@ class Dispatcher:
         for item in (clusters.body or {}).get("items", ()):
             fleet.update(item)
 
-    async def _settle(self, world: World, fleet: Fleet) -> None:
+    async def _know_all_jobs(self, api: ApiServer, world: World) -> None:
+        """The watch brings Jobs one by one; what is free on a cluster is known only with all of them."""
+        path = resource_path("batch/v1", "jobs")
+        token = ""
+        while True:
+            params: dict[str, str | int] = {"limit": 500} | ({"continue": token} if token else {})
+            reply = await _patiently(lambda params=params: api.request("GET", path, params=params), "jobs")
+            body = reply.body or {}
+            for item in body.get("items") or ():
+                management.take_job(
+                    world, self.settings.managed_by, None, {"apiVersion": "batch/v1", "kind": "Job", **item}
+                )
+            token = (body.get("metadata") or {}).get("continue") or ""
+            if not token:
+                return
+
+    async def _settle(self, api: ApiServer, world: World, fleet: Fleet) -> None:
         """New Jobs wait until every cluster was tried once, but not for ever."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.settle_timeout):
                 await fleet.all_tried()
+        if world.room.is_needed:
+            await self._know_all_jobs(api, world)
+        world.room.complete()
         world.settled = True
         world.wake_all()
 

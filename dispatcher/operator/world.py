@@ -16,6 +16,7 @@ from dispatcher.core.observation import Attempt, Cluster, Observation, Rules
 from dispatcher.core.placement import ShareState
 from dispatcher.operator.policies import Policies
 from dispatcher.operator.queue import Key
+from dispatcher.operator.room import RoomAccount, pod_priority
 
 
 class Worker(Protocol):
@@ -79,6 +80,15 @@ class World:
         self._edited: dict[Key, set[tuple[names.ClusterName, str]]] = defaultdict(set)
         self._idle_since: dict[str, dict[tuple[names.ClusterName, str], datetime]] = defaultdict(dict)
         self._attempts: dict[Key, dict[tuple[names.ClusterName, str], Attempt]] = defaultdict(dict)
+        self.priority_classes: dict[str, int] = {}
+        self.room = RoomAccount(
+            jobs=lambda: list(self.jobs),
+            find_job=lambda key: self.jobs.get(*key),
+            find_mirrors=lambda uid, namespace: tuple(self._seen_mirrors(uid, namespace)),
+            clusters=self.clusters,
+            priority=lambda manifest: pod_priority(manifest, self.priority_classes),
+            wake=wake,
+        )
 
     def _job_changed(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
         manifest = new or old
@@ -99,6 +109,7 @@ class World:
                 self._attempts.pop(key, None)
             self._keys[metadata["uid"]] = key
             self._wake(key)
+        self.room.changed(key)
 
     def key_of(self, job_uid: str) -> Key | None:
         """The key of the Job with this UID, if it is known."""
@@ -109,6 +120,7 @@ class World:
         uid = job_uid_of(manifest) or ""
         key = self._keys.get(uid)
         if key is not None:
+            self.room.changed(key)
             self._wake(key)
         elif uid:
             self.on_unknown_mirror(uid)
@@ -183,6 +195,7 @@ class World:
 
     def wake_all(self) -> None:
         """Look at every Job that a change of the clusters may concern: not at finished ones with nothing to remove."""
+        self.room.clusters_changed()
         for manifest in self.jobs:
             metadata = manifest["metadata"]
             if "deletionTimestamp" in metadata or not _is_finished(manifest) or _is_left_behind(manifest):
@@ -250,12 +263,16 @@ class World:
             namespace_labels=self.namespace_labels.get(job.namespace, {}),
             policy=policy,
             policy_fault=policy_fault,
+            room=self.room.room((job.namespace, job.name), manifest),
             settled=self.settled,
         )
 
     def _mirrors(self, job_uid: str, namespace: str) -> Iterable[Mirror]:
+        yield from self._seen_mirrors(job_uid, namespace)
+        yield from tuple(self._ghosts.get(job_uid, {}).values())
+
+    def _seen_mirrors(self, job_uid: str, namespace: str) -> Iterable[Mirror]:
         for name, worker in self.workers.items():
             for manifest in worker.mirrors.in_group(job_uid):
                 if manifest["metadata"]["namespace"] == namespace:
                     yield read_mirror(manifest, name)
-        yield from tuple(self._ghosts.get(job_uid, {}).values())
