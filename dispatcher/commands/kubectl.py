@@ -24,6 +24,8 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
     verbs={
         "get": "List the Jobs that are dispatched, and where their shares are.",
         "describe": "Show a Job's shares, conditions and recent Events.",
+        "explain": "Show why a Job is where it is, or why it waits.",
+        "plan": "Show how a file's Jobs would be divided, without creating anything.",
         "clusters": "List the worker clusters and how they are.",
         "cordon": "Give a worker cluster no new work; what is there goes on.",
         "uncordon": "Give a worker cluster new work again, after cordon or drain.",
@@ -38,7 +40,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
         "completion": "Print a completion script for a shell.",
         "version": "Print the versions of command, server and dispatcher.",
     },
-    modules={"version": "plugin_version"},
+    modules={"version": "plugin_version", "plan": "preview"},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="kubectl dispatch")

@@ -14,7 +14,7 @@ from dispatcher.core.division import Division, Part
 from dispatcher.core.job import Job
 from dispatcher.core.mirror import Mirror
 from dispatcher.core.names import ClusterName
-from dispatcher.core.observation import Observation
+from dispatcher.core.observation import Cluster, Observation
 from dispatcher.core.placement import Placement, Share, ShareState
 from dispatcher.core.preferences import ClusterPreferences, Preferences
 

@@ -300,7 +300,7 @@ def test_nothing_is_given_before_all_jobs_are_known() -> None:
 SIZES = st.tuples(st.integers(1, 12), st.integers(1, 30))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(SIZES, min_size=1, max_size=12), st.randoms(use_true_random=False))
 def test_the_bounds_hold_and_everything_is_placed(sizes: list[tuple[int, int]], random: Any) -> None:
     book = Book(a=3, b=5, c=7)
