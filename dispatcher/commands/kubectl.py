@@ -25,7 +25,7 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
         "get": "List the Jobs that are dispatched, and where their shares are.",
         "describe": "Show a Job's shares, conditions and recent Events.",
         "explain": "Show why a Job is where it is, or why it waits.",
-        "plan": "Show how a file's Jobs would be divided, without creating anything.",
+        "plan": "Show how a file's Jobs would be divided now, without creating anything.",
         "clusters": "List the worker clusters and how they are.",
         "cordon": "Give a worker cluster no new work; what is there goes on.",
         "uncordon": "Give a worker cluster new work again, after cordon or drain.",

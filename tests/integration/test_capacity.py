@@ -24,7 +24,7 @@ pytestmark = pytest.mark.lab
 
 CAPACITIES = (10, 20, 30)
 SIZES = (1, 2, 3, 4, 6, 8)
-SECONDS = 15
+SECONDS = 25
 """How long one pod runs."""
 
 
