@@ -28,10 +28,10 @@ def excess(job: Job, share: Share, mirror: Mirror, progress: Progress) -> IndexS
         if share.completions is None:
             return 0
         return max(0, int(mirror.spec.get("completions") or 0) - credited(mirror) - share.completions)
-    return _left(job, mirror) - (share.indexes - progress.completed)
+    return undecided_indexes(job, mirror) - (share.indexes - progress.completed)
 
 
-def _left(job: Job, mirror: Mirror) -> IndexSet:
+def undecided_indexes(job: Job, mirror: Mirror) -> IndexSet:
     """The indexes that a mirror has not decided."""
     completions = min(int(mirror.spec.get("completions") or 0), job.completions or 0)
     everything = IndexSet.interval(0, completions - 1)
@@ -50,7 +50,7 @@ def may_cede(observation: Observation, mirror: Mirror) -> bool:
 
 def unbegun_indexes(observation: Observation, mirror: Mirror) -> IndexSet:
     """The indexes that no pod has been made for, for certain."""
-    left = _left(observation.job, mirror)
+    left = undecided_indexes(observation.job, mirror)
     if mirror.fenced:
         return left
     pods = int(mirror.spec.get("parallelism", 1))
@@ -103,7 +103,7 @@ def cede(observation: Observation, share: Share, mirror: Mirror, progress: Progr
         status = {"succeeded": succeeded + ceded}
     else:
         given = found & unbegun_indexes(observation, mirror)
-        if (_left(observation.job, mirror) - given).is_empty:
+        if (undecided_indexes(observation.job, mirror) - given).is_empty:
             given = given - given.lowest(1)
         if given.is_empty:
             return None

@@ -144,7 +144,11 @@ def unstarted(observation: Observation, share: Share, mirror: Mirror | None, pro
         return 0
     free = (ceding.unbegun_indexes(observation, mirror) & share.indexes).intervals
     at_the_end = bool(free) and free[-1][1] == share.interval[1] and free[-1][0] > share.interval[0]
-    return free[-1][1] - free[-1][0] + 1 if at_the_end else 0
+    if not at_the_end:
+        return 0
+    # Something stays with the giver: a mirror cannot be told that all is done.
+    undecided = len(ceding.undecided_indexes(observation.job, mirror) & share.indexes)
+    return min(free[-1][1] - free[-1][0] + 1, undecided - 1)
 
 
 def _bounded(observation: Observation, placement: Placement, taker: ClusterName, amount: int) -> int:

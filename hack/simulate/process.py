@@ -20,7 +20,7 @@ from dispatcher.operator import fleet as fleets
 from dispatcher.operator import world as worlds
 from dispatcher.operator.executor import Executor, Reconciler, WriteFailed
 from dispatcher.operator.orphans import OrphanCollector
-from dispatcher.operator.queue import Key
+from dispatcher.operator.queue import Key, TryAgain
 from dispatcher.operator.world import World
 from hack.simulate.clock import Clock
 from hack.simulate.server import ModelServer, Request
@@ -257,6 +257,8 @@ class Process:
         try:
             pause = await self.reconcile(key)
             self.failures.pop(key, None)
+        except TryAgain as passing:
+            pause = passing.pause
         except WriteFailed:
             failures = self.failures[key] = self.failures.get(key, 0) + 1
             pause = min(60.0, 0.1 * 2 ** min(failures, 10))
