@@ -127,23 +127,33 @@ def wish(observation: Observation) -> Wish:
         complaint = (
             f"DispatchPolicy {policy.name} names clusters that are not there: {', '.join(unknown[:5])}"
         )
-        return Wish(policy_preferences(policy, observation.clusters), complaint if unknown else "")
+        preferences = policy_preferences(policy, observation.clusters, observation.room)
+        return Wish(preferences, complaint if unknown else "")
     try:
         return Wish(parse_preferences(text))
     except PreferencesError as error:
         return Wish(EVEN, f"{names.PREFERENCES_ANNOTATION} is malformed ({error}); the Job is spread evenly")
 
 
-def policy_preferences(policy: Policy, clusters: Mapping[ClusterName, Cluster]) -> Preferences:
-    """A policy in the planner's terms. Where it does not divide by weight, every cluster weighs the same."""
-    if not policy.clusters and policy.division is not Division.WEIGHTED:
+def policy_preferences(
+    policy: Policy, clusters: Mapping[ClusterName, Cluster], room: Mapping[ClusterName, int]
+) -> Preferences:
+    """A policy in the planner's terms. Where it does not divide by weight, every cluster weighs the same.
+
+    ``room``: what is free on clusters with a capacity. For ``Available`` that is the weight; a cluster without a
+    capacity weighs what the others have on average.
+    """
+    if not policy.clusters and policy.division not in (Division.WEIGHTED, Division.AVAILABLE):
         return EVEN
+    average = max(1, sum(room.values()) // len(room)) if room else 1
     by_name: dict[ClusterName, ClusterPreferences] = {}
     for name, cluster in clusters.items():
         own = policy.clusters.get(name, ClusterPreferences())
         weight = 1
         if policy.division is Division.WEIGHTED:
             weight = own.weight if name in policy.weights else cluster.weight
+        elif policy.division is Division.AVAILABLE:
+            weight = max(1, room.get(name, average))
         by_name[name] = ClusterPreferences(
             min_replicas=own.min_replicas, max_replicas=own.max_replicas, weight=weight
         )

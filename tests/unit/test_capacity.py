@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from dispatcher.core import capacity, names
 from dispatcher.core.actions import Claim, Decision, WriteJob
 from dispatcher.core.decision import decide
+from dispatcher.core.explanation import explain
 from dispatcher.core.job import read_job
 from dispatcher.core.mirror import Mirror, read_mirror
 from dispatcher.core.names import ClusterName
 from dispatcher.core.observation import Cluster, Observation, Rules
 from dispatcher.core.placement import Placement, Share, ShareState, format_placement, parse_placement
+from dispatcher.core.policy import Division, Policy
 from dispatcher.operator.room import RoomAccount, pod_priority
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -336,3 +338,28 @@ def _work(book: Book, name: str, done: dict[str, int]) -> None:
     if done.get(name) == job["spec"]["completions"]:
         del book.jobs[key]
     book.account.changed(key)
+
+
+def test_available_divides_by_what_is_free() -> None:
+    policy = Policy(name="p", division=Division.AVAILABLE)
+    found = observe(job_manifest(), {A: 10, B: 20}, policy=policy)
+    assert parts(written(decide(found))) == {"a": (3, 6), "b": (6, 12)}
+    half = observe(job_manifest(), {A: 12}, policy=policy, clusters=clusters(a=12, c=None))
+    assert parts(written(decide(half))) == {"a": (4, 9), "c": (5, 9)} or parts(written(decide(half))) == {
+        "a": (5, 9),
+        "c": (4, 9),
+    }
+    full = decide(observe(job_manifest(), {A: 0, B: 0}, policy=policy))
+    assert condition(written(full), names.DISPATCHED)["reason"] == "WaitingForRoom"
+
+
+def test_every_cluster_is_explained() -> None:
+    policy = Policy(name="p", cluster_selector={"matchLabels": {"gpu": "yes"}})
+    found = observe(job_manifest(), {A: 4}, policy=policy, clusters=clusters(a=4, b=None))
+    placement = Placement("uid-pi", (share(3, 6),), 1)
+    explained = explain(found, placement)
+    assert explained.rules == ("DispatchPolicy p, division Even",)
+    first, second = explained.clusters
+    assert first.excluded == "ClusterSelector: not selected by DispatchPolicy p"
+    assert (first.part, first.capacity, first.free) == ("parallelism 3, completions 6", 4, 4)
+    assert (second.part, second.capacity, second.free) == ("", None, None)
