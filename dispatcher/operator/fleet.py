@@ -201,8 +201,11 @@ class Fleet:
         cluster.connection.start()
 
     def _health_changed(self, cluster: RegisteredCluster, _health: Health | None = None) -> None:
+        was_ready = cluster.view.ready
         self._find_twins()
         cluster.changed()
+        if cluster.view.ready and not was_ready:
+            self._world.forget_attempts(cluster.name)
         self._world.wake_all()
         self._health_turned.set()
         if not cluster.tried:

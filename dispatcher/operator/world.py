@@ -12,7 +12,7 @@ from dispatcher.clusters.cache import ObjectCache
 from dispatcher.core import names
 from dispatcher.core.job import TERMINAL, read_job
 from dispatcher.core.mirror import Mirror, read_mirror
-from dispatcher.core.observation import Attempt, Cluster, Observation, Rules
+from dispatcher.core.observation import Attempt, Cluster, Observation, Refusal, Rules
 from dispatcher.core.placement import ShareState
 from dispatcher.operator.policies import Policies
 from dispatcher.operator.queue import Key
@@ -200,6 +200,10 @@ class World:
             metadata = manifest["metadata"]
             if "deletionTimestamp" in metadata or not _is_finished(manifest) or _is_left_behind(manifest):
                 self._wake((metadata["namespace"], metadata["name"]))
+        for name, worker in self.workers.items():  # a mirror may have come late, or live on, where nobody saw it
+            for mirror in worker.mirrors:
+                if not read_mirror(mirror, name).finished:
+                    self.mirror_changed(mirror)
 
     def policy_changed(self, manifest: dict[str, Any], *, gone: bool = False) -> None:
         """A DispatchPolicy was made, changed or went: look at the unfinished Jobs of its namespace."""
@@ -236,6 +240,13 @@ class World:
             self._attempts[key][(cluster, mirror)] = attempt
         elif key in self._attempts:
             self._attempts[key].pop((cluster, mirror), None)
+
+    def forget_attempts(self, cluster: names.ClusterName) -> None:
+        """A cluster is back: what failed while it was away, or was not yet itself, is tried at once."""
+        for attempts in self._attempts.values():
+            for slot in [slot for slot, attempt in attempts.items() if slot[0] == cluster]:
+                if attempts[slot].refusal in (Refusal.UNREACHABLE, Refusal.FORBIDDEN):
+                    del attempts[slot]
 
     def attempts(self, key: Key) -> Mapping[tuple[names.ClusterName, str], Attempt]:
         """The failed attempts for a Job's mirrors."""
