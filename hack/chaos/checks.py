@@ -20,6 +20,8 @@ JSON = dict[str, Any]
 
 NOTICED = 15.0
 """Seconds within which the return of a cluster is noticed, also on a busy machine."""
+COUNTED = 5.0
+"""Seconds within which a pod's end is counted by its cluster and seen by the dispatcher, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def absences(injected: Iterable[Injected], *, start: datetime, after: float | No
         else:
             known.append([entry.begin, entry.end])
     return [
-        Absence(cluster, start + timedelta(seconds=begin), start + timedelta(seconds=end + NOTICED))
+        Absence(cluster, start + timedelta(seconds=begin - COUNTED), start + timedelta(seconds=end + NOTICED))
         for cluster, found in spans.items()
         for begin, end in found
         if end - begin + NOTICED >= after
@@ -213,8 +215,9 @@ def causes_of_reruns(
                 cause for run in tries if (cause := _cause(run, None, away)) != SUCCEEDED_ELSEWHERE
             )
             for cause, count in ended.most_common():
-                causes[cause] += min(count, again)
-                again -= min(count, again)
+                if taken := min(count, again):
+                    causes[cause] += taken
+                    again -= taken
             if again:
                 causes["succeeded more often than asked for"] += again
             continue

@@ -220,6 +220,7 @@ def test_what_a_cluster_did_out_of_sight_may_be_done_again() -> None:
     assert checks.check_runs(INDEXED, job(), runs, away=away) == []
     assert checks.causes_of_reruns({"a": INDEXED}, runs, away=away) == {"its cluster was given up on": 1}
     earlier = [run(0), run(1), run(2, at=2), run(2, mirror="m2", at=50)]
+    assert checks.check_runs(INDEXED, job(), [*runs[:2], run(2, at=8), runs[3]], away=away) == []
     assert rules(checks.check_runs(INDEXED, job(), earlier, away=away)) == ["exactly once"]
     assert checks.absences([killed, paused], start=NOW, after=None) == []
     assert checks.absences([killed, paused], start=NOW, after=60) == []
