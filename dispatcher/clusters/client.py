@@ -7,6 +7,7 @@ the callers, who reread state and decide again.
 
 import asyncio
 import contextlib
+import dataclasses
 import re
 import ssl
 import urllib.parse
@@ -140,6 +141,7 @@ class ApiServer:
             ):
                 raw = await read_body(response, max_bytes)
                 reply = replies.from_response(response.status, response.headers, raw, text=text)
+                reply = dataclasses.replace(reply, size=len(raw))
         except TransportError as error:
             reply = error.reply
         except TimeoutError as error:

@@ -8,6 +8,8 @@ from dispatcher.clusters.cache import Key, ObjectCache, key_of, resource_version
 from dispatcher.clusters.client import ApiServer
 from dispatcher.clusters.reply import Manifest, Outcome, Reply
 
+_EMPTY_PAGES: Final = 100
+"""Pages without an object, in a row, that a list may have; a real API server sends none."""
 _PAGED_ATTEMPTS: Final = 2
 """Lists whose continue token expired under way, before the whole is asked for in one piece."""
 
@@ -19,6 +21,7 @@ class Listing:
     would show deleted objects as there and new ones as deleted.
 
     ``page_size``: objects a request; ``max_page_bytes``: a longer page is asked for again in smaller ones;
+    ``max_objects`` and ``max_total_bytes``: a longer list is given up, whoever sends it;
     ``timeout``: seconds a page; ``wanted``: asked between pages, False gives the list up.
     """
 
@@ -32,6 +35,7 @@ class Listing:
         page_size: int,
         max_page_bytes: int,
         max_objects: int,
+        max_total_bytes: int,
         timeout: float,
         wanted: Callable[[], bool],
     ) -> None:
@@ -42,6 +46,9 @@ class Listing:
         self._page_size = page_size
         self._max_page_bytes = max_page_bytes
         self._max_objects = max_objects
+        self._max_total_bytes = max_total_bytes
+        self._total_bytes = 0
+        self._empty_pages = 0
         self._timeout = timeout
         self._wanted = wanted
         self._floor = cache.highest_version
@@ -71,17 +78,31 @@ class Listing:
                 token = reply.body["metadata"].get("continue") or ""
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 return replies.unreachable("ListBroken", f"not a list of objects: {type(error).__name__}")
-            if len(self._listed) > self._max_objects:
-                message = f"more than {self._max_objects} objects"
-                return Reply(Outcome.INVALID, reason="TooManyObjects", message=message)
+            if (excess := self._excess(reply)) is not None:
+                return excess
             if not token:
                 self._cache.sweep(self._listed, self.version)
                 return reply
+
+    def _excess(self, page: Reply) -> Reply | None:
+        """Why the list is given up: no honest one is that long."""
+        self._total_bytes += page.size
+        self._empty_pages = 0 if (page.body or {}).get("items") else self._empty_pages + 1
+        if len(self._listed) > self._max_objects:
+            message = f"more than {self._max_objects} objects"
+        elif self._total_bytes > self._max_total_bytes:
+            message = f"more than {self._max_total_bytes} bytes"
+        elif self._empty_pages > _EMPTY_PAGES:
+            message = f"more than {_EMPTY_PAGES} empty pages"
+        else:
+            return None
+        return Reply(Outcome.INVALID, reason="TooManyObjects", message=message)
 
     def _take(self, body: Manifest, *, first: bool) -> None:
         if first:
             self.version = resource_version(body)
             self._listed.clear()
+            self._total_bytes = 0
             if self.version < self._floor:
                 # A most recent state is never older than what was seen before, unless the store was restored.
                 self._cache.rewind(self.version)

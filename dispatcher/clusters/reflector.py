@@ -28,6 +28,8 @@ class WatchSettings:
     max_page_bytes: int = 64 * 2**20
     """A longer page is asked for again in smaller ones."""
     max_objects: int = 200_000
+    max_total_bytes: int = 512 * 2**20
+    """Of one list; after as many bytes of events it is listed again, so that no stream fills the memory."""
     max_line_bytes: int = 8 * 2**20
     """An object is at most 1.5 MiB in etcd; what is longer than this is no event."""
     list_timeout: float = 30.0
@@ -84,6 +86,8 @@ class Reflector:
         )
         self._version: int | None = None
         """Where the next watch starts; None: list first."""
+        self._event_bytes = 0
+        """Of events since the last list."""
         self._stream: LineStream | None = None
         self._asked = False
         """``reconnect`` or ``invalidate`` was called in this turn: go on without a wait."""
@@ -177,6 +181,7 @@ class Reflector:
             page_size=self._settings.page_size,
             max_page_bytes=self._settings.max_page_bytes,
             max_objects=self._settings.max_objects,
+            max_total_bytes=self._settings.max_total_bytes,
             timeout=self._settings.list_timeout,
             wanted=lambda: self._invalidations == invalidations,
         )
@@ -184,6 +189,7 @@ class Reflector:
         if not reply.ok:
             return reply
         self._version = listing.version
+        self._event_bytes = 0
         self.lists += 1
         self.last_event_at = _now()
         if not self.synced.is_set():
@@ -235,6 +241,10 @@ class Reflector:
 
     def _on_line(self, line: bytes) -> bool:
         """Take one event in. False ends the watch, with the reason in ``_ended``."""
+        self._event_bytes += len(line)
+        if self._event_bytes > self._settings.max_total_bytes or len(self.cache) > self._settings.max_objects:
+            self._ended = Reply(Outcome.GONE, reason="TooManyEvents", message="more than fits: listing again")
+            return False
         try:
             event = orjson.loads(line)
             kind = event["type"]

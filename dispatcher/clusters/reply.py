@@ -63,6 +63,8 @@ class Reply:
     """For people; at most 1024 characters, without credentials."""
     retry_after: float | None = None
     """Seconds the server asked to wait (header ``Retry-After`` or ``Status.details.retryAfterSeconds``)."""
+    size: int = 0
+    """Bytes of the answer, unpacked."""
 
     @property
     def ok(self) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from typing import Any
 
@@ -15,6 +16,28 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
 }
 
 
+_SECRETS = (
+    (re.compile(r"eyJ[\w-]{10,}\.[\w-]+\.[\w-]*"), "[token]"),
+    (re.compile(r"(?i)\b(bearer|basic) +[\w+/=.~-]{8,}"), r"\1 [token]"),
+    (
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL),
+        "[key]",
+    ),
+    (re.compile(r"LS0tLS1CRUdJTi[\w+/=]{20,}"), "[PEM]"),
+)
+"""JSON web tokens, Authorization headers, private keys, base64 of PEM texts."""
+
+
+def redacted(text: str) -> str:
+    """The text without anything that looks like credentials.
+
+    Nothing of ours logs any; this is for texts of others that are passed on: an error, a server's message.
+    """
+    for pattern, stand_in in _SECRETS:
+        text = pattern.sub(stand_in, text)
+    return text
+
+
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
@@ -26,7 +49,7 @@ class TextFormatter(logging.Formatter):
         line = super().format(record)
         first, newline, rest = line.partition("\n")
         fields = " ".join(f"{key}={json.dumps(value, default=str)}" for key, value in _fields(record).items())
-        return (f"{first} {fields}" if fields else first) + newline + rest
+        return redacted((f"{first} {fields}" if fields else first) + newline + rest)
 
 
 class JsonFormatter(logging.Formatter):
@@ -42,7 +65,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
+        return redacted(json.dumps(entry, default=str))
 
 
 def configure(level: str, form: str) -> None:

@@ -126,6 +126,7 @@ def test_each_verb_is_granted_and_used(installation: Installation) -> None:
             read_metrics(lab.management, controller, only(installation.objects(), "ServiceAccount"))
     finally:
         controller.stop()
+    tells_no_secret(lab, controller)
     refused = {name: audit.refused() for name, audit in audits.items()}
     assert not any(refused.values()), refused
     management = audits["management"].unused(installation.objects())
@@ -136,6 +137,26 @@ def test_each_verb_is_granted_and_used(installation: Installation) -> None:
     )
     used_by_any = audits["worker-1"].unused(rights) & audits["worker-2"].unused(rights)
     assert used_by_any == set()
+
+
+def tells_no_secret(lab: Lab, controller: Controller) -> None:
+    """What was logged, at whatever level, holds no token and no part of a kubeconfig's Secret."""
+    log = controller.log.read_text()
+    assert "started" in log
+    secrets = {yaml.safe_load((lab.folder / "installed.kubeconfig").read_text())["users"][0]["user"]["token"]}
+    for worker in lab.workers:
+        path = f"/api/v1/namespaces/{NAMESPACE}/secrets/{worker.name}"
+        data = lab.management.api.get(path)["data"]["kubeconfig"]
+        content = yaml.safe_load(base64.b64decode(data))
+        secrets |= {
+            data,
+            content["users"][0]["user"]["token"],
+            content["clusters"][0]["cluster"]["certificate-authority-data"],
+        }
+    for secret in secrets:
+        # Its middle too: of a token that was cut off somewhere.
+        assert secret[:60] not in log
+        assert secret[len(secret) // 2 :][:60] not in log
 
 
 def values_of(installation: Installation) -> dict[str, Any]:
