@@ -35,9 +35,9 @@ class Listing:
         page_size: int,
         max_page_bytes: int,
         max_objects: int,
-        max_total_bytes: int,
         timeout: float,
         wanted: Callable[[], bool],
+        max_total_bytes: int = 512 * 2**20,
     ) -> None:
         self._api = api
         self._path = path

@@ -200,7 +200,10 @@ class World:
             metadata = manifest["metadata"]
             if "deletionTimestamp" in metadata or not _is_finished(manifest) or _is_left_behind(manifest):
                 self._wake((metadata["namespace"], metadata["name"]))
-        for name, worker in self.workers.items():  # a mirror may have come late, or live on, where nobody saw it
+        for (
+            name,
+            worker,
+        ) in self.workers.items():  # a mirror may have come late, or live on, where nobody saw it
             for mirror in worker.mirrors:
                 if not read_mirror(mirror, name).finished:
                     self.mirror_changed(mirror)
