@@ -27,7 +27,7 @@ from dispatcher.core.actions import Action, Claim, Decision, Event, WriteJob
 from dispatcher.core.job import Job
 from dispatcher.core.mirror import Mirror
 from dispatcher.core.observation import Observation
-from dispatcher.core.placement import Counts, Placement, Share, ShareState, format_placement
+from dispatcher.core.placement import Counts, Placement, Share, ShareState, format_placement, with_epochs
 from dispatcher.core.placing import Problem
 from dispatcher.core.sight import Seen
 from dispatcher.core.status import StatusDraft, seconds_until
@@ -153,7 +153,7 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
         actions += _wind_down(observation, seen)
     actions += mirroring.steer(observation, seen.placement, seen.by_share, seen.progress)
     actions += leaving.withdraw(observation, persisted, seen.by_share)
-    actions += mirroring.strays(observation, seen.by_share)
+    actions += mirroring.strays(observation, seen.persisted, seen.by_share)
     if write is not None and not told.postponed:
         actions.append(write)
     return Decision(tuple(actions), _look_again(observation, placement, told.postponed), claim)
@@ -321,6 +321,7 @@ def _draft_write(
     metadata: dict[str, Any] = dict(job.manifest["metadata"])
     changed = False
     if placement is not None:
+        placement = with_epochs(placement, recovery.persisted(job), epoch=job.epoch)
         text = format_placement(placement.stamped(observation.now))
         if job.annotations.get(names.PLACEMENT_ANNOTATION) != text:
             metadata["annotations"] = {**job.annotations, names.PLACEMENT_ANNOTATION: text}

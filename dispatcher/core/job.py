@@ -83,6 +83,11 @@ class Job:
         return f"{self.namespace}/{self.name}"
 
     @property
+    def epoch(self) -> int:
+        """Its resourceVersion as a number: what is decided later has a higher one. 0 where it is no number."""
+        return int(self.resource_version) if self.resource_version.isdecimal() else 0
+
+    @property
     def spec(self) -> Manifest:
         """The Job's ``spec``."""
         spec: Manifest = self.manifest["spec"]

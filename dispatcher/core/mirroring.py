@@ -24,7 +24,7 @@ from dispatcher.core.job import Job
 from dispatcher.core.mirror import Mirror, completed_indexes
 from dispatcher.core.observation import Observation, Refusal
 from dispatcher.core.placement import Placement, Share, share_record
-from dispatcher.core.progress import Progress
+from dispatcher.core.progress import Progress, is_late
 
 UNLIMITED = 2**31 - 1
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
@@ -243,10 +243,10 @@ def _lies_above(job: Job, mirror: Mirror) -> bool:
     return bool(intervals) and job.completions is not None and intervals[0][0] >= job.completions
 
 
-def strays(observation: Observation, by_share: Mapping[int, Mirror]) -> list[Action]:
+def strays(observation: Observation, placement: Placement, by_share: Mapping[int, Mirror]) -> list[Action]:
     """Mirrors of this Job that no share knows.
 
-    Removed if they never ran or if the Job has shrunk below them, else stopped and reported.
+    Removed if they came late, never ran, or if the Job has shrunk below them, else stopped and reported.
     """
     known = {mirror.uid for mirror in by_share.values()}
     actions: list[Action] = []
@@ -255,7 +255,8 @@ def strays(observation: Observation, by_share: Mapping[int, Mirror]) -> list[Act
         if mirror.uid in known or mirror.gone or mirror.deleting or cluster is None or not cluster.ready:
             continue
         never_ran = "startTime" not in mirror.status and not mirror.status.get("active")
-        if (never_ran and not mirror.finished) or _lies_above(observation.job, mirror):
+        unused = (never_ran and not mirror.finished) or _lies_above(observation.job, mirror)
+        if unused or is_late(placement, mirror):
             actions.append(DeleteMirror(mirror.cluster, mirror.name, mirror.uid))
         elif not mirror.finished and not mirror.suspend:
             patch = {"metadata": {"uid": mirror.uid}, "spec": {"suspend": True}}

@@ -76,7 +76,8 @@ class Share:
     ``completions`` is None for a work queue; ``interval`` (first, last) is set for Indexed. It holds
     ``completions`` indexes of its own and may span others that were decided before the share was made.
     ``mirror_uid`` is empty until the mirror was seen. ``entered``: a state and when the share came into it (POSIX
-    seconds, 0 where that is not known); None while the share was never persisted.
+    seconds, 0 where that is not known); None while the share was never persisted. ``epoch`` is the resourceVersion
+    of the Job that its part was decided on, 0 where that is not known; its mirror carries it too (:func:`with_epochs`).
     """
 
     id: int
@@ -89,12 +90,18 @@ class Share:
     mirror_uid: str = ""
     state: ShareState = ShareState.ACTIVE
     counts: Counts = field(default_factory=Counts)
+    epoch: int = 0
     entered: tuple[ShareState, int] | None = field(default=None, compare=False)
 
     @property
     def since(self) -> int:
         """When the share came into its state, in POSIX seconds; 0 where that is not known."""
         return self.entered[1] if self.entered and self.entered[0] is self.state else 0
+
+    @property
+    def part(self) -> tuple[Any, ...]:
+        """What its mirror is made for; parallelism can be changed on a running one."""
+        return (self.cluster, self.cluster_uid, self.mirror, self.completions, self.interval)
 
     @property
     def remaining(self) -> int | None:
@@ -188,7 +195,27 @@ def share_record(share: Share) -> dict[str, Any]:
         record["completions"] = share.completions
     if share.interval is not None:
         record["indexes"] = share.indexes.format()
+    if share.epoch:
+        record["epoch"] = share.epoch
     return record
+
+
+def with_epochs(placement: Placement, before: Placement | None, *, epoch: int) -> Placement:
+    """The placement about to be written, each share that is new or has another part with this epoch.
+
+    The epoch is the resourceVersion that guards the write, so that later decisions have higher ones: whichever
+    process makes them, and also after the placement was lost and rebuilt. A mirror that is made for an earlier
+    epoch than its share's was sent before and is late.
+    """
+    parts = {share.id: (share.part, share.epoch) for share in before.shares} if before is not None else {}
+    shares = []
+    for share in placement.shares:
+        part, earlier = parts.get(share.id, (None, epoch))
+        if part is None and share.mirror_uid:
+            earlier = share.epoch  # rebuilt from its mirror
+        wanted = earlier if part is None or part == share.part else epoch
+        shares.append(share if share.epoch == wanted else replace(share, epoch=wanted))
+    return placement.with_shares(shares)
 
 
 def _counts_record(counts: Counts) -> list[int]:
@@ -220,9 +247,9 @@ def format_placement(placement: Placement) -> str:
     return json.dumps(document, separators=(",", ":"))
 
 
-def _integer(record: Mapping[str, Any], key: str) -> int:
+def _integer(record: Mapping[str, Any], key: str, *, below: int = 2**31) -> int:
     value = record[key]
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < below:
         raise PlacementError(f"{key} is not a whole number of 0 or more")
     return value
 
@@ -267,6 +294,7 @@ def read_share(record: Mapping[str, Any]) -> Share:
         state=state,
         counts=_counts(record["counts"]) if "counts" in record else Counts(),
         entered=(state, _integer(record, "since") if "since" in record else 0),
+        epoch=_integer(record, "epoch", below=2**63) if "epoch" in record else 0,
     )
 
 

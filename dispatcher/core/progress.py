@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from dispatcher.core import mirror as mirrors
 from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Job
+from dispatcher.core.manifest import recorded_share
 from dispatcher.core.mirror import Mirror
 from dispatcher.core.placement import Counts, Placement, Share, ShareState
 
@@ -40,6 +41,29 @@ def _parsed(text: str | None) -> IndexSet:
         return IndexSet()
 
 
+def epoch_of(mirror: Mirror) -> int:
+    """The epoch that a mirror was made for; 0 where it carries none."""
+    epoch = (recorded_share(mirror.manifest) or {}).get("epoch")
+    return epoch if isinstance(epoch, int) and not isinstance(epoch, bool) and epoch > 0 else 0
+
+
+def is_late(placement: Placement, mirror: Mirror) -> bool:
+    """Whether a mirror was made by a POST that was sent much too late: its share is over, has a mirror already,
+    or was decided anew since. ``placement`` is the persisted one. Nothing that it did is ever counted.
+
+    One that carries no epoch (made by hand, or its record was taken away) is not known for what it is.
+    """
+    epoch = epoch_of(mirror)
+    if not epoch or mirror.share_id is None:
+        return False
+    share = next((share for share in placement.shares if share.id == mirror.share_id), None)
+    if share is None:
+        return mirror.share_id < placement.next_id
+    if share.mirror_uid:
+        return share.mirror_uid != mirror.uid
+    return epoch < share.epoch
+
+
 def share_mirrors(placement: Placement, seen: tuple[Mirror, ...]) -> dict[int, Mirror]:
     """The mirror of each share, by share id.
 
@@ -56,6 +80,8 @@ def share_mirrors(placement: Placement, seen: tuple[Mirror, ...]) -> dict[int, M
         if share is None or (mirror.cluster, mirror.name) != (share.cluster, share.mirror):
             continue
         if share.mirror_uid and share.mirror_uid != mirror.uid:
+            continue
+        if not share.mirror_uid and is_late(placement, mirror):
             continue
         other = found.get(share.id)
         if other is None or (other.gone and not mirror.gone):

@@ -22,7 +22,7 @@ from dispatcher.core.placement import (
     parse_placement,
     read_share,
 )
-from dispatcher.core.progress import published_completed, published_failed
+from dispatcher.core.progress import epoch_of, published_completed, published_failed
 
 UNKNOWN_CLUSTER = ""
 """The key of ``retired`` for counts that a rebuilt placement knows only from the published status."""
@@ -83,7 +83,10 @@ def rebuild(observation: Observation) -> Placement:
     """The placement that the mirrors' own records and the published status show."""
     job = observation.job
     shares: dict[int, Share] = {}
-    for mirror in sorted(observation.mirrors, key=lambda seen: (seen.name != job.name, seen.cluster)):
+    newest_first = sorted(
+        observation.mirrors, key=lambda seen: (-epoch_of(seen), seen.name != job.name, seen.cluster)
+    )
+    for mirror in newest_first:
         share = _recorded(observation, mirror)
         if share is not None and share.id not in shares:
             shares[share.id] = share

@@ -18,7 +18,7 @@ from dispatcher.core.job import Job, timestamp
 from dispatcher.core.mirror import Mirror
 from dispatcher.core.observation import Observation
 from dispatcher.core.placement import Placement, ShareState
-from dispatcher.core.progress import share_mirrors
+from dispatcher.core.progress import is_late, share_mirrors
 from dispatcher.core.recovery import persisted
 from dispatcher.core.status import seconds_until
 from dispatcher.core.verdict import COMPLETIONS_REACHED, Verdict
@@ -142,12 +142,13 @@ def finished_job(observation: Observation) -> Decision:
 
 
 def _left(observation: Observation) -> set[str]:
-    """The UIDs of mirrors whose shares have left them."""
+    """The UIDs of mirrors whose shares have left them, and of those that came late."""
     placement = persisted(observation.job) or Placement(observation.job.uid)
     states = {share.id: share.state for share in placement.shares}
     leaving = (ShareState.DRAINING, ShareState.LOST, ShareState.REMOVING)
     by_share = share_mirrors(placement, observation.mirrors)
-    return {mirror.uid for share_id, mirror in by_share.items() if states[share_id] in leaving}
+    late = {mirror.uid for mirror in observation.mirrors if is_late(placement, mirror)}
+    return late | {mirror.uid for share_id, mirror in by_share.items() if states[share_id] in leaving}
 
 
 def deleted_job(observation: Observation) -> Decision:

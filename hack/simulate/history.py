@@ -131,10 +131,8 @@ class History(Invariants):
             self._deliver()
         elif roll < 0.75 + 0.25 * self.eager:
             self._controllers(1)
-        elif self.zombies and roll > 0.97:
-            request = self.zombies.pop(rng.randrange(len(self.zombies)))
-            assert request.server is not None
-            request.server.execute(request)
+        elif self.zombies and roll > 0.99:
+            self._send_late(self.zombies.pop(rng.randrange(len(self.zombies))))
         self._raise_faults()
 
     def _controllers(self, most: int) -> bool:
@@ -245,13 +243,24 @@ class History(Invariants):
             self._set(suspend=not job["spec"].get("suspend"))
 
     def _crash(self) -> None:
+        for _ in range(self.rng.choice([0, 0, 10])):
+            if any(task.request and task.request.method == "POST" for task in self.process.waiting()):
+                break
+            self._move()
         self.say("dispatcher is killed and started")
-        # A killed process' POST that lands after its successor looked is not known for what it is before
-        # placements carry an epoch; every other late request must be harmless.
-        self.zombies += [
-            request for request in self.process.kill() if request.method != "POST" and self.rng.random() < 0.5
-        ]
+        self.zombies += [request for request in self.process.kill() if self.rng.random() < 0.5]
         self.process = self._new_process()
+
+    def _send_late(self, request: Request) -> None:
+        """A request of a process that is no more is carried out only now."""
+        assert request.server is not None
+        request.server.execute(request)
+        assert request.reply is not None
+        if request.reply.ok:
+            self.seen[f"late {request.method}"] += 1
+        if request.reply.ok and request.method == "POST" and request.reply.body is not None:
+            self.say(f"late POST on {request.server.name}")
+            self.sent_late.add(request.reply.body["metadata"]["uid"])
 
     def _cut(self) -> None:
         server = self.rng.choice(self.servers)
@@ -378,8 +387,7 @@ class History(Invariants):
         self._back()
         self.late.clear()
         for request in self.zombies:
-            assert request.server is not None
-            request.server.execute(request)
+            self._send_late(request)
         for server in self.servers:
             server.namespace_there = True
             server.tainted_since = None

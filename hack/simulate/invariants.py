@@ -7,6 +7,7 @@ from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import read_job
 from dispatcher.core.mirror import credited, read_mirror
 from dispatcher.core.placement import SELF_EVIDENT, Placement, PlacementError, ShareState, parse_placement
+from dispatcher.core.progress import is_late
 from hack.simulate.clock import Clock
 from hack.simulate.controller import RUNNING, JobController
 from hack.simulate.server import Manifest, ModelServer
@@ -23,8 +24,8 @@ class Invariants:
     """The part of a history that judges.
 
     ``ever`` are all shares that a placement ever held; ``moved``: some share has left its cluster;
-    ``late_successes`` are indexes that a lost cluster had done and told of when it was back: others may have
-    been about to run them.
+    ``sent_late`` are the UIDs of mirrors that late POSTs made. ``late_successes`` are indexes that a lost cluster
+    had done and told of when it was back: others may have been about to run them.
     """
 
     def __init__(self) -> None:
@@ -38,6 +39,7 @@ class Invariants:
         self.deleted_mirrors = False
         self.elastic_edit = False
         self.moved = False
+        self.sent_late: set[str] = set()
         self.late_successes = IndexSet()
         self.seen: Counter[str] = Counter()
         self.faults: list[str] = []
@@ -90,6 +92,8 @@ class Invariants:
             for controller in self.controllers:
                 for server, _key, mirror in self._mirrors():
                     if server.away_since is not None and self._is_lost(new, mirror):
+                        continue
+                    if self._is_late(new, server, mirror):
                         continue
                     uid = mirror["metadata"]["uid"]
                     if any(pod.phase == RUNNING for pod in controller.pods.get(uid, ())):
@@ -160,6 +164,12 @@ class Invariants:
         states = {str(share.id): share.state for share in self._placement(job).shares}
         return states.get(label) is ShareState.LOST
 
+    def _is_late(self, job: Manifest, server: ModelServer, mirror: Manifest) -> bool:
+        """Whether a late POST made this mirror for a share that has no use for it; it may run until it is seen."""
+        if mirror["metadata"]["uid"] not in self.sent_late:
+            return False
+        return is_late(self._placement(job), read_mirror(mirror, names.ClusterName(server.name)))
+
     def _judge_mirror(
         self, server: ModelServer, old: Manifest | None, new: Manifest | None, how: str
     ) -> None:
@@ -188,11 +198,18 @@ class Invariants:
             return
         if self._is_lost(job, mirror) or (self.moved and self.tampered):
             return
+        if self._is_late(job, controller.server, mirror):
+            self.seen["late mirror started"] += 1
+            return
         where = f"{controller.server.name}/{mirror['metadata']['name']}"
         completed = IndexSet.parse(job["status"].get("completedIndexes")) - self.late_successes
         if index in completed and not self.elastic_edit:
             self._fault(f"5: index {index} is published as completed and runs again in {where}")
-        lost = {m["metadata"]["uid"] for _server, _key, m in self._mirrors() if self._is_lost(job, m)}
+        lost = {
+            m["metadata"]["uid"]
+            for server, _key, m in self._mirrors()
+            if self._is_lost(job, m) or self._is_late(job, server, m)
+        }
         for other in self.controllers:
             for uid, pods in other.pods.items():
                 if (
@@ -213,6 +230,9 @@ class Invariants:
 
     def _judge_end(self, manifest: Manifest) -> None:
         job = read_job(manifest)
+        for server, key, mirror in self._mirrors():
+            if self._is_late(manifest, server, mirror):
+                raise Broken(f"the mirror {server.name}/{key[1]} of a late POST stays")
         true = true_conditions(job.status)
         self.seen["ends " + "/".join(sorted(true & {"Complete", "Failed"}))] += 1
         reason = next(job.conditions[kind].reason for kind in ("Complete", "Failed") if kind in true)

@@ -1,6 +1,7 @@
 """Two dispatchers and one Lease: who writes, how quickly the other takes over, and what a late writer can do."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 from dispatcher.clusters import jobs
 from dispatcher.clusters.client import ApiServer
 from dispatcher.clusters.kubeconfig import load_kubeconfig_file
+from dispatcher.core import names
 from dispatcher.operator.faults import PAUSE_VARIABLE
 from hack.lab import Lab
 from hack.running.controller import Controller
-from tests.integration.planes import Planes, is_complete, is_dispatched, make_job
+from tests.integration.planes import Planes, count, is_complete, is_dispatched, make_job
 from tests.integration.test_restarts import COMPLETIONS, NAMESPACE, check_completed
 
 pytestmark = pytest.mark.lab
@@ -138,13 +140,13 @@ async def paused_and_woken(lab: Lab, planes: Planes, at: str, wake: str) -> None
 async def no_mirror_stays(planes: Planes, name: str) -> None:
     """A late POST may bring one back; it goes by itself at once."""
 
-    async def names() -> list[Any]:
+    async def there() -> list[Any]:
         found = [await jobs.get_job(api, NAMESPACE, name) for api in planes.workers]
         return [reply for reply in found if reply.ok]
 
     await asyncio.sleep(0.3)  # for what the woken one may still have sent
     async with asyncio.timeout(2.0):
-        while await names():  # noqa: ASYNC110 - another process tells nobody
+        while await there():  # noqa: ASYNC110 - another process tells nobody
             await asyncio.sleep(0.05)
 
 
@@ -163,3 +165,85 @@ async def test_one_that_wakes_up_late_sends_nothing(lab: Lab, planes: Planes) ->
     await asyncio.gather(
         *(paused_and_woken(lab, planes, f"{kind}:before", "late") for kind in ("create#1", "patch#1"))
     )
+
+
+async def test_a_late_mirror_of_a_share_that_has_one_is_removed_at_once(lab: Lab, planes: Planes) -> None:
+    """What the POST of a process that is no more leaves, should it be carried out after all."""
+    name, managed_by = "late-copy", "jobdispatcher.io/late-copy"
+    controller = await start(lab, managed_by, *QUICK)
+    try:
+        running = make_job(
+            name, managed_by=managed_by, namespace=NAMESPACE, script=[{"exit": None}], parallelism=2
+        )
+        job = await planes.create(running | {"spec": {**running["spec"], "completions": 2}})
+        placed = await planes.job_when(name, lambda found: count(found, "ready") == 2)
+        mirror = (await planes.mirrors(job["metadata"]["uid"]))[0]
+        record = json.loads(mirror["metadata"]["annotations"][names.SHARE_ANNOTATION])
+        assert record["epoch"] == int(job["metadata"]["resourceVersion"]), "the Job as it was decided on"
+        copy = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {
+                "name": "late-copy-again",
+                "namespace": NAMESPACE,
+                "labels": {
+                    k: v for k, v in mirror["metadata"]["labels"].items() if k.startswith(names.PREFIX)
+                },
+                "annotations": mirror["metadata"]["annotations"],
+            },
+            "spec": running["spec"] | {"managedBy": None},
+        }
+        assert (await jobs.create_job(planes.workers[2], NAMESPACE, copy)).ok
+        async with asyncio.timeout(1.0):
+            while (await jobs.get_job(planes.workers[2], NAMESPACE, "late-copy-again")).ok:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        assert len(await planes.mirrors(job["metadata"]["uid"])) == len(placement_shares(placed))
+        await remove(planes, name)
+    finally:
+        await end(controller)
+
+
+def placement_shares(job: dict[str, Any]) -> list[dict[str, Any]]:
+    shares: list[dict[str, Any]] = json.loads(job["metadata"]["annotations"][names.PLACEMENT_ANNOTATION])[
+        "shares"
+    ]
+    return shares
+
+
+SHARDS = 4
+JOBS = 12
+
+
+async def test_shards_are_held_evenly_and_handed_over_with_nothing_written_twice(
+    lab: Lab, planes: Planes
+) -> None:
+    managed_by = "jobdispatcher.io/shards"
+    options = (*QUICK, f"--shards={SHARDS}")
+
+    def held(controller: Controller) -> int:
+        return sum(controller.metric(f'job_dispatcher_leader{{shard="{n}"}}') == 1 for n in range(SHARDS))
+
+    job_names = [f"shard-{number}" for number in range(JOBS)]
+    first = await start(lab, managed_by, *options)
+    second = None
+    try:
+        await until(lambda: held(first) == SHARDS, what="the first holds all")
+        for name in job_names[: JOBS // 2]:
+            await dispatch(planes, name, managed_by)
+        second = await start(lab, managed_by, *options)
+        for name in job_names[JOBS // 2 :]:  # while shards go over
+            await dispatch(planes, name, managed_by)
+        await until(lambda: (held(first), held(second)) == (SHARDS // 2, SHARDS // 2), what="an even share")
+        for name in job_names:
+            await check_completed(planes, await planes.job_when(name, is_complete))
+        acted = [controller.metric("job_dispatcher_status_writes_total") for controller in (first, second)]
+        assert all(acted), "both have acted"
+        await asyncio.to_thread(first.stop)
+        await until(lambda: held(second) == SHARDS, what="the second holds all", seconds=5)
+        for name in job_names:
+            await planes.delete(name)
+        for name in job_names:
+            await planes.job_when(name, lambda job: job is None)
+        assert "job_dispatcher_status_writes_rejected_total{" not in second.metrics()
+    finally:
+        await end(first, *([second] if second is not None else []))
