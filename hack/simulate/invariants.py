@@ -242,7 +242,9 @@ class Invariants:
             over = job.count("succeeded") - job.completions
             if over and not self.deleted_mirrors and not self.tampered and not self.elastic_edit:
                 raise Broken(f"{over} more succeeded than asked for")
-        if reason == "BackoffLimitExceeded" and not (job.count("failed") or self.deleted_mirrors or self.moved):
+        if reason == "BackoffLimitExceeded" and not (
+            job.count("failed") or self.deleted_mirrors or self.moved
+        ):
             raise Broken(f"BackoffLimitExceeded with {job.count('failed')} failures")
         if job.indexed:
             completed = IndexSet.parse(job.status.get("completedIndexes"))
