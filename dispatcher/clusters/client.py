@@ -163,10 +163,12 @@ class ApiServer:
         params: Params | None = None,
         data: bytes | None = None,
         content_type: str = JSON,
+        accept: str | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The open answer, its body not yet read; for streams. Without a time limit: the caller sets one.
 
         A write asks the permit of the current task (:mod:`dispatcher.clusters.fencing`) as its body is sent.
+        ``accept``: another form than plain JSON, such as a Table.
 
         :raises TransportError: no answer, or it broke while the body of the ``async with`` was reading it.
         """
@@ -185,6 +187,8 @@ class ApiServer:
             headers = await self._authorization()
             if data is not None:
                 headers["Content-Type"] = content_type
+            if accept is not None:
+                headers["Accept"] = accept
             async with self._open_session().request(
                 method,
                 yarl.URL(url, encoded=True),

@@ -26,6 +26,8 @@ def _with_options(command: Callable[..., None]) -> Callable[..., None]:
         "describe": "Show a Job's shares, conditions and recent Events.",
         "explain": "Show why a Job is where it is, or why it waits.",
         "plan": "Show how a file's Jobs would be divided now, without creating anything.",
+        "pods": "List the pods of a Job on all clusters.",
+        "logs": "Print the logs of a Job's pods on all clusters.",
         "clusters": "List the worker clusters and how they are.",
         "cordon": "Give a worker cluster no new work; what is there goes on.",
         "uncordon": "Give a worker cluster new work again, after cordon or drain.",

@@ -78,6 +78,15 @@ from dispatcher.core import names
     default=1,
     help="Leases over which Jobs are divided, so that several replicas act; needs --leader-elect.",
 )
+@click.option(
+    "--view-address",
+    default="",
+    metavar="HOST:PORT",
+    help="Serve the aggregated API view.jobdispatcher.io (pods and logs of workers) there; empty for none.",
+)
+@click.option(
+    "--view-service", default="job-dispatcher-view", show_default=True, help="Name of that API's Service."
+)
 @click.option("--allow-insecure-kubeconfigs", is_flag=True, help="Accept insecure-skip-tls-verify.")
 @click.option(
     "--log-level",
@@ -104,6 +113,8 @@ def run(
     leader_elect_renew_deadline: float,
     leader_elect_retry_period: float,
     shards: int,
+    view_address: str,
+    view_service: str,
     allow_insecure_kubeconfigs: bool,
     log_level: str,
     log_format: str,
@@ -123,6 +134,8 @@ def run(
     try:
         if metrics_address:
             endpoints.split_address(metrics_address)
+        if view_address:
+            endpoints.split_address(view_address)
         settings = Settings(
             kubeconfig=kubeconfig,
             managed_by=managed_by,
@@ -141,6 +154,8 @@ def run(
                 leader_elect_lease_duration, leader_elect_renew_deadline, leader_elect_retry_period
             ),
             shards=shards,
+            view_address=view_address,
+            view_service=view_service,
             allow_insecure_kubeconfigs=allow_insecure_kubeconfigs,
             log_level=log_level,
             log_format=log_format,

@@ -38,6 +38,7 @@ from dispatcher.operator.settings import Settings, SettingsError
 from dispatcher.operator.takeover import Takeover
 from dispatcher.operator.token_renewal import TokenRenewal
 from dispatcher.operator.world import World, utc_now
+from dispatcher.view.server import ViewServer
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +200,7 @@ class Dispatcher:
                 raise SettingsError(
                     f"--metrics-address {settings.metrics_address} cannot be had: {error.strerror or error}"
                 ) from None
+        view = self._view(fleet, configuration, rules.origin)
         reflector = Reflector(api, resource_path("v1", "secrets", namespace=settings.namespace), secrets)
         single: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = [
             ("cluster status", fleet.status.run),
@@ -207,6 +209,8 @@ class Dispatcher:
             ("draining", drainer.run),
         ]
         background = [asyncio.create_task(reflector.run(), name="secrets")]
+        if view is not None:  # every replica serves it
+            background.append(asyncio.create_task(view.run(), name="view API"))
         with permitted(leases.holds_any if leases else None):
             background.append(asyncio.create_task(recorder.run(), name="events"))
         for name, work in single:
@@ -287,6 +291,24 @@ class Dispatcher:
         if not self._synced:
             return "not synced with the management cluster"
         return leases.standing_by if leases is not None else ""
+
+    def _view(self, fleet: Fleet, configuration: Any, origin: str) -> ViewServer | None:
+        """The aggregated API, with a connection of its own: its requests are readers', never a leader's writes."""
+        settings = self.settings
+        if not settings.view_address:
+            return None
+        host, port = endpoints.split_address(settings.view_address)
+        return ViewServer(
+            management=ApiServer(configuration, observe=metrics.observe_requests("")),
+            places=lambda: fleet.clusters,  # type: ignore[return-value]
+            origin=origin,
+            managed_by=settings.managed_by,
+            namespace=settings.namespace,
+            service=settings.view_service,
+            host=host,
+            port=port,
+            now=utc_now,
+        )
 
     def _certificate(self) -> endpoints.ServingCertificate | None:
         settings = self.settings

@@ -42,6 +42,10 @@ class Settings:
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)
     shards: int = 1
     """Over how many Leases Jobs are divided; more than one needs ``leader_elect``."""
+    view_address: str = ""
+    """host:port of the aggregated API ``view.jobdispatcher.io``; empty for none."""
+    view_service: str = "job-dispatcher-view"
+    """Name of its Service, in our namespace."""
     log_level: str = "info"
     log_format: str = "text"
 

@@ -79,6 +79,11 @@ class PlaneFiles:
     audit_log: Path
 
     @property
+    def pod_log(self) -> Path:
+        """The log of every container of the plane's kwok nodes, in CRI's form."""
+        return self.folder / "pods.log"
+
+    @property
     def controller_manager_kubeconfig(self) -> Path:
         return self.folder / "controller-manager.kubeconfig"
 
@@ -233,10 +238,20 @@ def kwok(files: PlaneFiles, binaries: Binaries, *, port: int) -> Launch:
             "nodeLeaseParallelism": 4,
             "podsOnNodeSyncParallelism": 1,
             "nodeLeaseDurationSeconds": 0,
+            "enableDebuggingHandlers": True,
         },
     }
+    # What every container on this plane has written; tests put more there.
+    files.pod_log.write_text("2026-01-01T00:00:00.000000000Z stdout F started\n")
+    logs = {
+        "apiVersion": "kwok.x-k8s.io/v1alpha1",
+        "kind": "ClusterLogs",
+        "metadata": {"name": "lab"},
+        "spec": {"logs": [{"logsFile": str(files.pod_log), "previousLogsFile": str(files.pod_log)}]},
+    }
     stages = [(STAGES / name).read_text() for name in ("node.yaml", "pod.yaml")]
-    configuration.write_text("---\n".join([yaml.safe_dump(options, sort_keys=False), *stages]))
+    documents = [yaml.safe_dump(entry, sort_keys=False) for entry in (options, logs)]
+    configuration.write_text("---\n".join([*documents, *stages]))
     flags = {"config": configuration, "kubeconfig": files.nodes_kubeconfig, "v": "WARN"}
     return Launch("kwok", _line(binaries.kwok, flags), port, KWOK, "/healthz")
 

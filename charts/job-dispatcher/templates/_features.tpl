@@ -18,6 +18,9 @@ metricsAuthentication
 {{- if .Values.localCluster.enabled }}
 localCluster
 {{- end }}
+{{- if .Values.view.enabled }}
+view
+{{- end }}
 {{- end }}
 
 {{/*
