@@ -95,7 +95,7 @@ def logs(
                 printer.show(head, content)
     except BrokenPipeError:
         # Whoever reads has enough, as in `logs | head`. Python would complain once more at its end.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return
     except ClusterSaysNo as error:
         raise explained(management, error) from None

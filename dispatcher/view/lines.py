@@ -6,7 +6,8 @@ says what is missing. A reader of frames decides itself on prefixes and colours,
 """
 
 import asyncio
-from typing import Protocol
+import re
+from typing import Final, Protocol
 
 import orjson
 
@@ -14,6 +15,9 @@ from dispatcher.view.sources import Pod
 
 LONGEST_LINE = 1 << 20
 """Bytes of a line that are held back until its end; a longer one is passed on in pieces."""
+
+
+_STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 
 
 class Writer(Protocol):
@@ -94,11 +98,14 @@ class Stamps:
         last = self.last
         for line in lines.split(b"\n")[:-1]:
             stamp, _, text = line.partition(b" ")
+            if not _STAMP.match(stamp):
+                # A node's own words, such as that it cannot read on.
+                kept.append(line)
+                continue
             if self._resumed and _at(stamp) <= _at(last):
                 continue
             self._resumed = False
-            if stamp:
-                self.last = stamp
+            self.last = stamp
             kept.append(line if self._wanted else text)
         return b"\n".join(kept) + b"\n" if kept else b""
 

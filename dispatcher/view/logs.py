@@ -153,7 +153,7 @@ class LogReader:
         try:
             async with self._slot(pod.cluster):
                 blocks = self._open(pod, params, idle=STALLED_SECONDS)
-                async with contextlib.aclosing(blocks):  # type: ignore[type-var]
+                async with contextlib.aclosing(blocks):
                     async for block in blocks:
                         if lines := cutter.whole(block):
                             await self._output.lines(pod, container, lines)
@@ -169,12 +169,16 @@ class LogReader:
     async def _follow_one(self, record: _Followed, room: asyncio.Semaphore) -> None:
         """From the first line to the pod's end, over broken connections and restarted containers."""
         container, params = self._params(record.pod)
-        params |= {"follow": "true", "timestamps": "true"}
+        params["timestamps"] = "true"
         stamps = Stamps(wanted=self._options.timestamps)
         said = ""
         async with room:
             while True:
                 over = record.pod.ended
+                if over:
+                    params.pop("follow", None)
+                else:
+                    params["follow"] = "true"
                 broken: LogBroken | None = None
                 try:
                     async with self._slot(record.pod.cluster):
@@ -207,7 +211,7 @@ class LogReader:
         cutter = Cutter()
         blocks = self._open(record.pod, params, idle=None)
         iterator = blocks.__aiter__()
-        async with contextlib.aclosing(blocks):  # type: ignore[type-var]
+        async with contextlib.aclosing(blocks):
             coming: asyncio.Future[bytes] | None = None
             try:
                 while True:

@@ -129,9 +129,9 @@ class Proxy:
         api = self._sources.api(cluster)
         async with self._slot(cluster):
             blocks = read_log(api, namespace, pod, params=params)
-            async with contextlib.aclosing(blocks):  # type: ignore[type-var]
+            async with contextlib.aclosing(blocks):
                 try:
-                    first = await anext(blocks, b"")  # type: ignore[arg-type]
+                    first = await anext(blocks, b"")
                 except LogBroken as broken:
                     raise from_reply(broken.reply, f"cluster {cluster}") from None
                 response = web.StreamResponse(headers={"Content-Type": "text/plain"})

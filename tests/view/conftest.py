@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,6 @@ def people(lab: Lab, namespace: str, tmp_path: Path) -> Iterator[People]:
 @pytest.fixture
 def pages(plugin: Plugin, namespace: str) -> str:
     """An Indexed Job of six pods that are done, on all workers."""
-    spec = {"completionMode": "Indexed", "completions": 6, "parallelism": 6}
+    spec: dict[str, Any] = {"completionMode": "Indexed", "completions": 6, "parallelism": 6}
     plugin.ok("submit", "-f", "-", "--wait", input=manifest("pages", **spec))
     return "pages"
