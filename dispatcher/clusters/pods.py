@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from dispatcher.clusters import reply as replies
@@ -48,7 +48,7 @@ async def read_log(
     params: Params,
     open_timeout: float = 15.0,
     idle_timeout: float | None = None,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """The blocks of one container's log as they come; nothing is read ahead but what the connection buffers.
 
     ``idle_timeout``: seconds without a byte, while one is waited for, after which it counts as broken; None waits

@@ -300,7 +300,7 @@ class Dispatcher:
         host, port = endpoints.split_address(settings.view_address)
         return ViewServer(
             management=ApiServer(configuration, observe=metrics.observe_requests("")),
-            places=lambda: fleet.clusters,  # type: ignore[arg-type]
+            places=lambda: fleet.clusters,  # type: ignore[return-value]
             origin=origin,
             managed_by=settings.managed_by,
             namespace=settings.namespace,
