@@ -300,7 +300,7 @@ class Dispatcher:
         host, port = endpoints.split_address(settings.view_address)
         return ViewServer(
             management=ApiServer(configuration, observe=metrics.observe_requests("")),
-            places=lambda: fleet.clusters,  # type: ignore[return-value]
+            places=lambda: {str(name): cluster for name, cluster in fleet.clusters.items()},
             origin=origin,
             managed_by=settings.managed_by,
             namespace=settings.namespace,
