@@ -17,7 +17,7 @@ from dispatcher.core.mirror import Mirror, read_mirror
 from dispatcher.core.names import ClusterName
 from dispatcher.core.observation import Cluster, Observation, Rules
 from dispatcher.core.placement import Placement, Share, ShareState, format_placement, parse_placement
-from dispatcher.core.policy import Division, Policy
+from dispatcher.core.policy import Division, Policy, read_policy
 from dispatcher.operator.room import RoomAccount, pod_priority
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -363,3 +363,28 @@ def test_every_cluster_is_explained() -> None:
     assert first.excluded == "ClusterSelector: not selected by DispatchPolicy p"
     assert (first.part, first.capacity, first.free) == ("parallelism 3, completions 6", 4, 4)
     assert (second.part, second.capacity, second.free) == ("", None, None)
+
+
+DOCUMENTED = [
+    ({}, ("a", "b", "c"), {"a": (3, 6), "b": (3, 6), "c": (3, 6)}),
+    (
+        {"division": "Weighted", "clusters": {"a": {"weight": 1}, "b": {"weight": 2}}},
+        ("a", "b"),
+        {"a": (3, 6), "b": (6, 12)},
+    ),
+    ({"clusters": {"a": {"maxReplicas": 2}}}, ("a",), {"a": (2, 2)}),
+]
+
+
+def test_the_examples_of_the_documentation() -> None:
+    """docs/policies.md; the last one waits with what one cluster may not have."""
+    for spec, where, expected in DOCUMENTED:
+        policy = read_policy({"metadata": {"name": "p"}, "spec": spec})
+        found = clusters(**dict.fromkeys(where))
+        assert parts(written(decide(observe(job_manifest(), {}, clusters=found, policy=policy)))) == expected
+    policy = read_policy({"metadata": {"name": "p"}, "spec": DOCUMENTED[2][0]})
+    three = clusters(a=None, b=None, c=None)
+    divided = parts(written(decide(observe(job_manifest(), {}, clusters=three, policy=policy))))
+    assert divided["a"] == (2, 2)
+    assert sum(pods for pods, _completions in divided.values()) == 9
+    assert sum(completions or 0 for _pods, completions in divided.values()) == 18
