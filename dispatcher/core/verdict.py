@@ -63,8 +63,12 @@ def standing(job: Job) -> Verdict | None:
 
 
 def deadline(job: Job) -> datetime | None:
-    """When activeDeadlineSeconds is over; None without one, before the start, and while suspended."""
-    if job.active_deadline is None or job.start_time is None or job.suspend or job.is_true("Suspended"):
+    """When activeDeadlineSeconds is over; None without one, before the start, and while suspended.
+
+    Before 1.36 a suspended Job keeps its startTime: resumed too late, it fails before it runs again, as by the
+    built-in controller of these releases.
+    """
+    if job.active_deadline is None or job.start_time is None or job.suspend:
         return None
     return job.start_time + timedelta(seconds=job.active_deadline)
 

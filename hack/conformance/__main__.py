@@ -32,7 +32,7 @@ path_option = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--at-once", default=16, show_default=True, help="Scenarios that run at the same time.")
 @click.option(
-    "--kubernetes-version", default=DEFAULT_KUBERNETES, show_default=True, help="Release of the lab's planes."
+    "--kubernetes-version", default=DEFAULT_KUBERNETES, show_default=True, help="Release of the planes."
 )
 @click.option(
     "--lab", "folder", type=click.Path(path_type=Path), help="Use the lab in this folder (made, and kept)."
@@ -83,7 +83,7 @@ def main(
         raise click.UsageError(f"no scenario's feature or id holds {wanted!r}")
     asyncio.run(
         _run(
-            scenarios,
+            scenario.for_release(scenarios, kubernetes_version),
             counts,
             at_once=at_once,
             version=kubernetes_version,

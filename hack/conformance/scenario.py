@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ STEPS = {
 }
 FIELDS = {
     "id", "spec", "script", "termination", "template", "pod", "metadata", "cron", "steps", "end", "difference",
-    "created", "timeout",
+    "created", "timeout", "since",
 }  # fmt: skip
 
 
@@ -44,10 +44,11 @@ class InvalidScenario(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A difference that is right: the compared fields it is about, and why."""
+    """A difference that is right: the compared fields it is about, and why; ``before``: on older releases only."""
 
     fields: frozenset[str]
     reason: str
+    before: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Scenario:
     created: bool
     """Whether how many pods were made is compared too, not only how those ended that ended by themselves."""
     timeout: float
+    since: str = ""
+    """The first Kubernetes release whose rules let the user do this, such as 1.36; empty for any."""
 
     def manifest(
         self, *, run: str, clusters: Iterable[str] = (), managed_by: str | None, planes: int
@@ -153,10 +156,33 @@ def _read(entry: JSON, *, row: str, where: str) -> Scenario:
         cron=entry.get("cron"),
         steps=tuple(_steps(entry.get("steps") or (), where)),
         end=end,
-        difference=Difference(frozenset(difference["fields"]), difference["reason"]) if difference else None,
+        difference=_difference(difference) if difference else None,
         created=bool(entry.get("created")),
         timeout=float(entry.get("timeout", 150)),
+        since=str(entry.get("since", "")),
     )
+
+
+def _difference(entry: JSON) -> Difference:
+    return Difference(frozenset(entry["fields"]), entry["reason"], str(entry.get("before", "")))
+
+
+def for_release(scenarios: Iterable[Scenario], release: str) -> list[Scenario]:
+    """The scenarios that a Kubernetes release (``1.35.4``) can play, with the differences that are right there."""
+    version = _version(release)
+    found = []
+    for scenario in scenarios:
+        if scenario.since and version < _version(scenario.since):
+            continue
+        difference = scenario.difference
+        if difference is not None and difference.before and version >= _version(difference.before):
+            scenario = replace(scenario, difference=None)
+        found.append(scenario)
+    return found
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.removeprefix("v").split("."))
 
 
 def _steps(entries: Iterable[Any], where: str) -> Iterable[tuple[str, Any]]:
