@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 
 from dispatcher.core import names
+from hack import commandline
 from hack.bench import report
 from hack.bench.run import Bench
 from hack.bench.workload import SHAPES, Workload
@@ -140,20 +141,8 @@ def main(
         raise SystemExit(1)
 
 
-def run() -> None:
-    """Turns expected failures into one message and exit code 1."""
-    try:
-        main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
-    except (click.Abort, KeyboardInterrupt):
-        say("interrupted; everything was stopped")
-        raise SystemExit(130) from None
-    except (BuildFailed, ComponentFailed, ControllerFailed, LabError, RuntimeError, TimeoutError) as error:
-        say(str(error) or type(error).__name__)
-        raise SystemExit(1) from None
+FAILURES = (BuildFailed, ComponentFailed, ControllerFailed, LabError, RuntimeError, TimeoutError)
 
 
 if __name__ == "__main__":
-    run()
+    commandline.run(main, failures=FAILURES, name="bench")

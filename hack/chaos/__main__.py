@@ -13,6 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from hack import commandline
 from hack.chaos import isolation, report
 from hack.chaos.run import DEFAULT_MANAGED_BY, ChaosRun, Settings
 from hack.lab import ComponentFailed, Lab, LabError
@@ -116,20 +117,8 @@ def main(
         raise SystemExit(1)
 
 
-def run() -> None:
-    """Turns expected failures into one message and exit code 1."""
-    try:
-        main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
-    except (click.Abort, KeyboardInterrupt):
-        say("interrupted; everything was stopped")
-        raise SystemExit(130) from None
-    except (ApiError, BuildFailed, ComponentFailed, ControllerFailed, LabError) as error:
-        say(str(error) or type(error).__name__)
-        raise SystemExit(1) from None
+FAILURES = (ApiError, BuildFailed, ComponentFailed, ControllerFailed, LabError)
 
 
 if __name__ == "__main__":
-    run()
+    commandline.run(main, failures=FAILURES, name="chaos")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +13,7 @@ import yaml
 
 from dispatcher.core import names
 from dispatcher.core.placement import Share
+from hack import commandline
 from hack.demo import jobs
 from hack.demo.screen import Screen
 from hack.demo.view import View, look
@@ -144,20 +144,8 @@ def main(*, workers: int) -> None:
     screen.note(f"Nothing is left running. {time.monotonic() - began:.0f} s in all.")
 
 
-def run() -> None:
-    """Turns expected failures into one message and exit code 1."""
-    try:
-        main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
-    except (click.Abort, KeyboardInterrupt):
-        sys.stderr.write("demo: interrupted; everything was stopped\n")
-        raise SystemExit(130) from None
-    except (BuildFailed, ComponentFailed, ControllerFailed, DemoFailed, LabError, RuntimeError) as error:
-        sys.stderr.write(f"demo: {error}\n")
-        raise SystemExit(1) from None
+FAILURES = (BuildFailed, ComponentFailed, ControllerFailed, DemoFailed, LabError, RuntimeError)
 
 
 if __name__ == "__main__":
-    run()
+    commandline.run(main, failures=FAILURES, name="demo")

@@ -12,6 +12,7 @@ from types import FrameType
 
 import click
 
+from hack import commandline
 from hack.lab.api import ApiError
 from hack.lab.binaries import DEFAULT_KUBERNETES, provide
 from hack.lab.component import ComponentFailed
@@ -143,20 +144,8 @@ def _end_like_ctrl_c(*numbers: signal.Signals) -> None:
         signal.signal(number, interrupt)
 
 
-def run() -> None:
-    """Turns expected failures into one message and exit code 1."""
-    try:
-        main(standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        raise SystemExit(error.exit_code) from None
-    except (click.Abort, KeyboardInterrupt):
-        say("interrupted")
-        raise SystemExit(130) from None
-    except (ApiError, BuildFailed, ComponentFailed, LabError, TimeoutError) as error:
-        say(str(error))
-        raise SystemExit(1) from None
+FAILURES = (ApiError, BuildFailed, ComponentFailed, LabError, TimeoutError)
 
 
 if __name__ == "__main__":
-    run()
+    commandline.run(main, failures=FAILURES, name="lab", interrupted="interrupted")
