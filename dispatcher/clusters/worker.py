@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 
+from dispatcher import metrics
 from dispatcher.clusters import jobs, prerequisites
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.client import ApiServer
@@ -209,7 +210,9 @@ class WorkerConnection:
 
     async def _probe(self) -> None:
         api = self.api
+        started = _loop_time()
         reply = await jobs.get_namespace(api, "kube-system", timeout=self._settings.timeout)
+        metrics.PROBE_SECONDS.labels(self.name).observe(_loop_time() - started)
         if api is not self.api:
             return  # replaced meanwhile: this says nothing about the new credentials
         self._identify(reply)

@@ -1,8 +1,9 @@
-"""The HTTP endpoints of the process: /metrics, /healthz, /readyz."""
+"""The HTTP endpoints of the process: /metrics, /healthz, /readyz, /debug/state."""
 
 import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -51,21 +52,39 @@ async def serve(
     *,
     healthy: Check,
     ready: Check,
+    refresh: Callable[[], Awaitable[None]] | None = None,
+    debug: Callable[[], dict[str, Any]] | None = None,
     access: Callable[[str | None], Awaitable[Verdict]] | None = None,
     certificate: ServingCertificate | None = None,
 ) -> web.AppRunner:
     """Serve on ``host:port``. Raises OSError where the address cannot be had.
 
-    ``access`` judges a request for /metrics by its ``Authorization`` header; None lets everybody in.
+    ``refresh`` is called before the metrics are read. ``debug`` gives the JSON of /debug/state. ``access`` judges a
+    request for /metrics or /debug/state by its ``Authorization`` header; None lets everybody in.
     """
 
+    async def refused(request: web.Request) -> web.Response | None:
+        if access is None:
+            return None
+        verdict = await access(request.headers.get("Authorization"))
+        if verdict.status == 200:
+            return None
+        headers = {"WWW-Authenticate": "Bearer"} if verdict.status == 401 else None
+        return web.Response(status=verdict.status, text=verdict.message, headers=headers)
+
     async def metrics(request: web.Request) -> web.Response:
-        if access is not None:
-            verdict = await access(request.headers.get("Authorization"))
-            if verdict.status != 200:
-                headers = {"WWW-Authenticate": "Bearer"} if verdict.status == 401 else None
-                return web.Response(status=verdict.status, text=verdict.message, headers=headers)
+        if (refusal := await refused(request)) is not None:
+            return refusal
+        if refresh is not None:
+            await refresh()
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def state(request: web.Request) -> web.Response:
+        if (refusal := await refused(request)) is not None:
+            return refusal
+        if refresh is not None:
+            await refresh()
+        return web.json_response(debug() if debug is not None else {})
 
     def answer(check: Check) -> Callable[[web.Request], object]:
         async def handler(_request: web.Request) -> web.Response:
@@ -78,6 +97,7 @@ async def serve(
 
     app = web.Application()
     app.router.add_get("/metrics", metrics)
+    app.router.add_get("/debug/state", state)
     app.router.add_get("/healthz", answer(healthy))  # type: ignore[arg-type]
     app.router.add_get("/readyz", answer(ready))  # type: ignore[arg-type]
     runner = web.AppRunner(app, access_log=None)

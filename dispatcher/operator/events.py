@@ -6,6 +6,7 @@ from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from dispatcher import metrics
 from dispatcher.core.actions import Event
 from dispatcher.core.job import timestamp
 
@@ -69,6 +70,7 @@ class Recorder:
         """Post this Event on the Job, unless it would repeat the Job's last one."""
         uid = job["metadata"]["uid"]
         if self._last.get(uid) == event:
+            metrics.EVENT_AGGREGATED.inc()
             return
         self._last[uid] = event
         self._last.move_to_end(uid)
@@ -78,6 +80,7 @@ class Recorder:
         body = make_event(job, event, serial=self._serial, now=datetime.now(UTC))
         if self._waiting.full():
             self._waiting.get_nowait()
+            metrics.EVENT_DROPPED.inc()
         self._waiting.put_nowait((body["metadata"]["namespace"], body))
 
     async def run(self) -> None:

@@ -40,6 +40,7 @@ from dispatcher.core.sight import unproven
 from dispatcher.operator.availability import Availability
 from dispatcher.operator.events import Recorder
 from dispatcher.operator.faults import CrashPoint
+from dispatcher.operator.moves import count_moves
 from dispatcher.operator.queue import Key, TryAgain
 from dispatcher.operator.world import World, utc_now
 
@@ -228,6 +229,7 @@ class Executor:
             case Outcome.OK:
                 body = reply.body or {}
                 if body.get("kind") == "Job":
+                    count_moves(self._world.jobs.get(*key), body)
                     self._note_written(body)
                 for event in action.events:
                     self._recorder.record(dict(action.manifest), event)
@@ -245,6 +247,7 @@ class Executor:
 
     def _note_written(self, body: dict[str, Any]) -> None:
         metadata = body["metadata"]
+        self._world.echo.wrote(metadata.get("resourceVersion", ""))
         if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
             self._world.jobs.gone(metadata["namespace"], metadata["name"], metadata["uid"])
         else:
@@ -316,6 +319,8 @@ class Executor:
             body = reply.body or {}
             if body.get("kind") == "Job":
                 worker.mirrors.put(body)
+                if isinstance(action, CreateMirror):
+                    self._world.note_mirror_made(key)
             elif isinstance(action, DeleteMirror):
                 # A Status in place of the object: nothing held it, so that it is gone already.
                 worker.mirrors.gone(key[0], action.name, action.uid)
@@ -374,6 +379,7 @@ class Executor:
             )
             if ours:
                 worker.mirrors.put(reply.body)
+                self._world.note_mirror_made(key)
                 self._world.attempt(key, action.cluster, action.name, None)
                 return
             self._refuse(key, action, Refusal.NAME_TAKEN, reply)
@@ -412,13 +418,17 @@ class Reconciler:
     async def __call__(self, key: Key) -> float | None:
         """Reconcile one Job. Returns the seconds after which to look again, if any."""
         started = monotonic()
+        latencies = self._world.latencies
+        acted = False
         for _round in range(self.MAX_ROUNDS):
             await self._executor.availability.wait()
             manifest = self._world.jobs.get(*key)
             if manifest is None or not self._executor.owns(manifest["metadata"]["uid"]):
+                metrics.reconcile_found_nothing()
                 return None
             if "deletionTimestamp" in manifest["metadata"] and self._executor.busy(key):
                 return None  # a POST under way could land after the last look; its end wakes the key
+            since = latencies.take(key)
             observation = self._world.observe(manifest)
             self._prove_absent(key, observation)
             decision = decide(observation)
@@ -428,8 +438,12 @@ class Reconciler:
             self._world.room.book(key, manifest, decision)
             changed = await self._executor.carry_out(key, manifest, decision)
             self._world.room.written(key)
+            acted = acted or bool(decision.actions)
+            latencies.decided(
+                key, since, written=changed, acts=bool(decision.actions), look_again=decision.look_again
+            )
             if not changed:
-                metrics.RECONCILE_SECONDS.observe(monotonic() - started)
+                metrics.reconciled(monotonic() - started, changed=acted)
                 return decision.look_again
         return 0.2
 

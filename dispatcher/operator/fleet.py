@@ -14,6 +14,7 @@ from typing import Any
 from dispatcher import metrics
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.client import ApiServer
+from dispatcher.clusters.expiry import credentials_expiry
 from dispatcher.clusters.health import Health
 from dispatcher.clusters.kubeconfig import KubeconfigError, parse_kubeconfig
 from dispatcher.clusters.worker import WorkerConnection
@@ -183,6 +184,7 @@ class Fleet:
             return
         cluster.fault = None
         cluster.credentials = text
+        cluster.credentials_expiry = credentials_expiry(credentials)
         if cluster.connection is not None:
             self._spawn(cluster.connection.replace(api))
             return
@@ -211,7 +213,6 @@ class Fleet:
         if not cluster.tried:
             return  # what was published before the start still says more than "connecting"
         self.status.due(cluster.name)
-        metrics.CLUSTER_READY.labels(cluster.name).set(1 if cluster.health[0] else 0)
 
     def _find_twins(self) -> None:
         """Of several registrations of one cluster, only the oldest is used; the management one only as local."""

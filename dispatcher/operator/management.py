@@ -112,6 +112,7 @@ def build_registry(
 
     @kopf.on.event("batch", "v1", "jobs", registry=registry, id="jobs")
     async def job_event(event: Any, **_: Any) -> None:
+        world.echo.saw(event["object"].get("metadata", {}).get("resourceVersion"))
         take_job(world, settings.managed_by, event["type"], event["object"])
 
     @kopf.on.event(names.API_GROUP, names.API_VERSION, "workerclusters", registry=registry, id="clusters")

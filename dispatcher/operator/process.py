@@ -30,11 +30,13 @@ from dispatcher.operator.events import Recorder
 from dispatcher.operator.executor import Executor, Reconciler
 from dispatcher.operator.faults import CrashPoint
 from dispatcher.operator.fleet import Fleet
+from dispatcher.operator.health import Health, LoopLag, describe
 from dispatcher.operator.leases import LeaseLost, Leases
 from dispatcher.operator.metrics_access import MetricsAccess
 from dispatcher.operator.orphans import OrphanCollector
 from dispatcher.operator.queue import KeyQueue
 from dispatcher.operator.settings import Settings, SettingsError
+from dispatcher.operator.state_metrics import StateMetrics
 from dispatcher.operator.takeover import Takeover
 from dispatcher.operator.token_renewal import TokenRenewal
 from dispatcher.operator.world import World, utc_now
@@ -173,7 +175,6 @@ class Dispatcher:
         )
         fleet.is_writing = executor.writing
         queue = KeyQueue(Reconciler(world, executor), concurrency=settings.concurrency)
-        metrics.QUEUE_DEPTH.set_function(lambda: queue.depth)
         orphans = OrphanCollector(
             fleet=fleet,
             world=world,
@@ -185,6 +186,10 @@ class Dispatcher:
         renewal = TokenRenewal(fleet=fleet, management=api, namespace=settings.namespace, now=utc_now)
         drainer = Drainer(management=api, clusters=fleet.clusters, world=world, status=fleet.status)
         leases = self._leases(api, world, fleet, executor) if settings.leader_elect else None
+        reflector = Reflector(api, resource_path("v1", "secrets", namespace=settings.namespace), secrets)
+        health = Health(queue=queue, management=reflector, echo=world.echo)
+        lag = LoopLag()
+        state = StateMetrics(fleet=fleet, queue=queue, tally=world.tally, health=health, lag=lag)
         runner = None
         if settings.metrics_address:
             try:
@@ -193,7 +198,11 @@ class Dispatcher:
                     settings.metrics_address,
                     access=access,
                     certificate=self._certificate(),
-                    healthy=lambda: "",
+                    healthy=health.fault,
+                    refresh=state.refresh,
+                    debug=lambda: describe(
+                        queue=queue, fleet=fleet, tally=world.tally, health=health, lag=lag
+                    ),
                     ready=lambda: self._unready(leases),
                 )
             except OSError as error:
@@ -201,14 +210,16 @@ class Dispatcher:
                     f"--metrics-address {settings.metrics_address} cannot be had: {error.strerror or error}"
                 ) from None
         view = self._view(fleet, configuration, rules.origin)
-        reflector = Reflector(api, resource_path("v1", "secrets", namespace=settings.namespace), secrets)
         single: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = [
             ("cluster status", fleet.status.run),
             ("orphans", orphans.run),
             *([("token renewal", renewal.run)] if settings.token_renewal else []),
             ("draining", drainer.run),
         ]
-        background = [asyncio.create_task(reflector.run(), name="secrets")]
+        background = [
+            asyncio.create_task(reflector.run(), name="secrets"),
+            asyncio.create_task(lag.run(), name="event loop lag"),
+        ]
         if view is not None:  # every replica serves it
             background.append(asyncio.create_task(view.run(), name="view API"))
         with permitted(leases.holds_any if leases else None):
@@ -325,6 +336,7 @@ class Dispatcher:
     def _sink(self, api: ApiServer) -> Any:
         async def sink(namespace: str, body: dict[str, Any]) -> None:
             reply = await jobs.create_event(api, namespace, body)
+            (metrics.EVENT_POSTED if reply.ok else metrics.EVENT_FAILED).inc()
             if not reply.ok:
                 logger.info("event not posted", extra={"reason": body["reason"], "answer": str(reply)})
 

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
+from dispatcher import metrics
+
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]
@@ -42,6 +44,7 @@ class KeyQueue:
         self._failures: dict[Key, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopped = False
+        self._last_end = monotonic()
         self.retries = 0
 
     @property
@@ -53,6 +56,26 @@ class KeyQueue:
     def oldest_age(self) -> float:
         """Seconds that the longest waiting key has waited."""
         return monotonic() - self._since[self._waiting[0]] if self._waiting else 0.0
+
+    @property
+    def waiting(self) -> list[Key]:
+        """The keys that wait, the oldest first."""
+        return list(self._waiting)
+
+    @property
+    def running(self) -> list[Key]:
+        """The keys that are worked on."""
+        return list(self._running)
+
+    @property
+    def failing(self) -> list[tuple[Key, int]]:
+        """Keys on which work has failed, with how often in a row."""
+        return list(self._failures.items())
+
+    @property
+    def since_last_end(self) -> float:
+        """Seconds since work on any key has ended."""
+        return monotonic() - self._last_end
 
     @property
     def idle(self) -> bool:
@@ -113,15 +136,18 @@ class KeyQueue:
         except TryAgain as passing:
             pause = passing.pause
             self.retries += 1
+            metrics.reconcile_put_off()
             logger.info("reconcile put off", extra={"key": "/".join(key), "reason": str(passing)})
         except Exception:
             # The loop must outlive a fault in the handling of one key.
             failures = self._failures[key] = self._failures.get(key, 0) + 1
             pause = min(60.0, 0.1 * 2 ** min(failures, 10)) * random.uniform(0.5, 1)
             self.retries += 1
+            metrics.reconcile_failed()
             logger.exception("reconcile failed", extra={"key": "/".join(key), "retry_in": round(pause, 2)})
         finally:
             self._running.discard(key)
+            self._last_end = monotonic()
         if key in self._again:
             self._again.discard(key)
             self.add(key)

@@ -25,6 +25,7 @@ class RegisteredCluster:
         self.mirrors = mirrors
         self.connection: WorkerConnection | None = None
         self.credentials: str | None = None
+        self.credentials_expiry: datetime | None = None
         self.fault: KubeconfigError | None = KubeconfigError("Connecting", "not connected yet")
         self.twin: str = ""
         """What else is registered for the same cluster; empty where nothing is."""

@@ -72,7 +72,6 @@ class TokenRenewal:
         token = self._token(cluster)
         if token is None or cluster.connection is None:
             return False
-        metrics.TOKEN_EXPIRY.labels(cluster.name).set(token.expires.timestamp())
         now = self._now()
         if now < token.renew_at or now < self._not_before.get(cluster.name, now):
             return False
@@ -148,7 +147,6 @@ class TokenRenewal:
             return "the Secret changed meanwhile"
         if not reply.ok:
             return f"the Secret {self._namespace}/{name} was not written: {_answer(reply)}"
-        metrics.TOKEN_EXPIRY.labels(cluster.name).set(token.expires.timestamp())
         return ""
 
 

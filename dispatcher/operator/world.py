@@ -14,6 +14,9 @@ from dispatcher.core.job import TERMINAL, read_job
 from dispatcher.core.mirror import Mirror, read_mirror
 from dispatcher.core.observation import Attempt, Cluster, Observation, Refusal, Rules
 from dispatcher.core.placement import ShareState
+from dispatcher.operator.health_echo import WatchEcho
+from dispatcher.operator.job_tally import JobTally
+from dispatcher.operator.latency import Latencies
 from dispatcher.operator.policies import Policies
 from dispatcher.operator.queue import Key
 from dispatcher.operator.room import RoomAccount, pod_priority
@@ -69,6 +72,9 @@ class World:
         self.workers: dict[names.ClusterName, Worker] = {}
         self.namespace_labels: dict[str, Mapping[str, str]] = {}
         self.policies = Policies()
+        self.tally = JobTally(started=utc_now())
+        self.latencies = Latencies()
+        self.echo = WatchEcho()
         self.settled = False
         self.in_flight: Callable[[Key], frozenset[tuple[names.ClusterName, str]]] = lambda _key: frozenset()
         """The mirrors of a Job that a write is under way for (set by the executor)."""
@@ -94,9 +100,11 @@ class World:
         manifest = new or old
         if manifest is None:
             return
+        self.tally.job_changed(old, new)
         metadata = manifest["metadata"]
         key = (metadata["namespace"], metadata["name"])
         if new is None:
+            self.latencies.job_gone(key, metadata["uid"])
             self._keys.pop(metadata["uid"], None)
             self._ghosts.pop(metadata["uid"], None)
             self._proven_gone.pop(metadata["uid"], None)
@@ -107,6 +115,8 @@ class World:
             if old is not None and old["metadata"]["uid"] != metadata["uid"]:
                 self._keys.pop(old["metadata"]["uid"], None)
                 self._attempts.pop(key, None)
+            if old is None or old["metadata"]["uid"] != metadata["uid"]:
+                self.latencies.job_seen(new)
             self._keys[metadata["uid"]] = key
             self._wake(key)
         self.room.changed(key)
@@ -121,9 +131,19 @@ class World:
         key = self._keys.get(uid)
         if key is not None:
             self.room.changed(key)
+            self.latencies.mirror_changed(key)
             self._wake(key)
         elif uid:
             self.on_unknown_mirror(uid)
+
+    def note_mirror_made(self, key: Key) -> None:
+        """A mirror of this Job was just made, or found to be there."""
+
+        def seen(cluster: names.ClusterName, namespace: str, name: str) -> bool:
+            worker = self.workers.get(cluster)
+            return worker is not None and (namespace, name) in worker.mirrors
+
+        self.latencies.mirror_made(self.jobs.get(*key), seen)
 
     def note_pods(
         self, cluster: names.ClusterName, old: dict[str, Any] | None, new: dict[str, Any] | None

@@ -1,0 +1,28 @@
+"""Whether the watch on Jobs still brings what was written."""
+
+from time import monotonic
+
+
+class WatchEcho:
+    """Whether the watch on Jobs still brings what was written: every write of ours must come back by it."""
+
+    def __init__(self) -> None:
+        self._written = 0
+        self._waiting_since: float | None = None
+
+    def wrote(self, version: str) -> None:
+        """A write to a Job was answered with this resourceVersion."""
+        if version.isdecimal():
+            self._written = max(self._written, int(version))
+            if self._waiting_since is None:
+                self._waiting_since = monotonic()
+
+    def saw(self, version: str | None) -> None:
+        """The watch has brought a Job with this resourceVersion."""
+        if self._waiting_since is not None and version and version.isdecimal():
+            self._waiting_since = None if int(version) >= self._written else monotonic()
+
+    @property
+    def overdue(self) -> float:
+        """Seconds since which the watch has brought nothing although something is due."""
+        return 0.0 if self._waiting_since is None else monotonic() - self._waiting_since

@@ -1,0 +1,39 @@
+"""Counts what a write of the placement moves: shares given up with their cluster, completions that go elsewhere."""
+
+from typing import Any
+
+from dispatcher import metrics
+from dispatcher.core import names
+from dispatcher.core.placement import PlacementError, Share, ShareState, parse_placement
+
+_LEFT = (f'"state":"{ShareState.LOST}"', f'"state":"{ShareState.REMOVING}"')
+
+
+def count_moves(before: dict[str, Any] | None, after: dict[str, Any]) -> None:
+    """Compare the placement as it was with the one that was written. Cheap while no share leaves its cluster."""
+    text, earlier = _text(after), _text(before)
+    if not any(state in text for state in _LEFT) or not earlier:
+        return
+    try:
+        old = {share.id: share for share in parse_placement(earlier).shares}
+        new = parse_placement(text).shares
+    except PlacementError:
+        return
+    for share in new:
+        known = old.get(share.id)
+        if known is None or known.state not in (ShareState.ACTIVE, ShareState.DRAINING):
+            continue
+        if share.state is ShareState.LOST:
+            metrics.share_lost(share.cluster)
+        if share.state in (ShareState.LOST, ShareState.REMOVING) and (moved := _left_over(share)):
+            metrics.completions_moved(share.cluster, moved)
+
+
+def _left_over(share: Share) -> int:
+    return share.remaining or 0
+
+
+def _text(manifest: dict[str, Any] | None) -> str:
+    metadata = manifest["metadata"] if manifest is not None else {}
+    text = (metadata.get("annotations") or {}).get(names.PLACEMENT_ANNOTATION)
+    return text if isinstance(text, str) else ""
