@@ -8,6 +8,7 @@ the callers, who reread state and decide again.
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import re
 import ssl
 import urllib.parse
@@ -26,6 +27,8 @@ from dispatcher.clusters.fencing import LEASE_LOST, WRITE_PERMIT, FencedBody
 from dispatcher.clusters.kubeconfig import Credentials, KubeconfigError
 from dispatcher.clusters.pool import RestClient, client_certificate
 from dispatcher.clusters.reply import Outcome, Reply
+
+logger = logging.getLogger(__name__)
 
 Observe: TypeAlias = Callable[[str, str, int, float], None]
 """Called with method, resource (``jobs``, ``jobs/status``, ``version``), HTTP status (0: no answer), seconds."""
@@ -146,8 +149,20 @@ class ApiServer:
             reply = error.reply
         except TimeoutError as error:
             reply = replies.from_error(error, server=self.server)
+        seconds = perf_counter() - started
         if self._observe is not None:
-            self._observe(method, resource_of(path), reply.code, perf_counter() - started)
+            self._observe(method, resource_of(path), reply.code, seconds)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug(
+                "request",
+                extra={
+                    "server": self.server,
+                    "method": method,
+                    "path": path,
+                    "code": reply.code,
+                    "seconds": round(seconds, 4),
+                },
+            )
         return reply
 
     async def get(self, path: str, *, params: Params | None = None, timeout: float | None = None) -> Reply:

@@ -182,7 +182,7 @@ class WorkerConnection:
                     group.create_task(self.reflector.run(), name=f"watch {self.name}")
                     group.create_task(self._probe_forever(), name=f"probe {self.name}")
             except* Exception as errors:
-                logger.exception("connection to cluster %s failed", self.name, exc_info=errors)
+                logger.exception("connection failed", extra={"cluster": self.name}, exc_info=errors)
                 self._internal_error = (
                     f"an error of the controller itself: {type(errors.exceptions[0]).__name__}"
                 )
@@ -308,12 +308,20 @@ class WorkerConnection:
         since = old.since if ready == old.ready else self._now()
         self.health = Health(ready, finding.reason, finding.message, since)
         if ready != old.ready or finding.reason != old.reason:
-            logger.info("cluster %s: %s (%s)", self.name, finding.reason, finding.message)
+            logger.info(
+                "cluster changed",
+                extra={
+                    "cluster": self.name,
+                    "ready": ready,
+                    "reason": finding.reason,
+                    "detail": finding.message,
+                },
+            )
         if self._on_health is not None:
             try:
                 self._on_health(self.health)
             except Exception:
-                logger.exception("a listener to the health of cluster %s failed", self.name)
+                logger.exception("a listener to the health failed", extra={"cluster": self.name})
 
 
 def _loop_time() -> float:

@@ -233,6 +233,7 @@ class Executor:
                     self._note_written(body)
                 for event in action.events:
                     self._recorder.record(dict(action.manifest), event)
+                    logger.info("Job changed", extra={"key": "/".join(key), "reason": event.reason})
                 return True
             case Outcome.CONFLICT | Outcome.NOT_FOUND:
                 await self.refresh_job(key)

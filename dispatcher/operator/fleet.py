@@ -144,6 +144,12 @@ class Fleet:
         """The Secret with a cluster's kubeconfig, as last seen."""
         return self._secrets.get(self._settings.namespace, self._secret_ref(cluster)[0])
 
+    def renews_token(self, cluster: RegisteredCluster) -> bool:
+        """Whether the dispatcher renews this cluster's token."""
+        labels = (self.secret_of(cluster) or {}).get("metadata", {}).get("labels") or {}
+        asked_for = labels.get(names.TOKEN_RENEWAL_LABEL) == names.TOKEN_RENEWAL_ENABLED
+        return self._settings.token_renewal and asked_for
+
     def secret_key_of(self, cluster: RegisteredCluster) -> str:
         """The key in it."""
         return self._secret_ref(cluster)[1]

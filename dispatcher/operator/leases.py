@@ -273,7 +273,7 @@ class Leases:
 
     def _stand_by(self, why: str) -> None:
         if why and why != self.standing_by:
-            logger.warning("takes no Lease: %s", why)
+            logger.warning("takes no Lease", extra={"reason": why})
         self.standing_by = why
 
     async def _tend(self, shard: int, record: LeaseRecord | None, records: dict[int, LeaseRecord]) -> bool:

@@ -6,6 +6,8 @@ import re
 import sys
 from typing import Any
 
+from dispatcher.clusters import request_id
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
     "asctime",
@@ -39,7 +41,10 @@ def redacted(text: str) -> str:
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    fields = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    if request := request_id.current.get():
+        fields["request_id"] = request
+    return fields
 
 
 class TextFormatter(logging.Formatter):
@@ -76,5 +81,5 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for noisy in ("kopf", "aiohttp", "asyncio"):
+    for noisy in ("kopf", "aiohttp", "asyncio", "kubernetes"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))

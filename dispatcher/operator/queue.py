@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from dispatcher import metrics
+from dispatcher.clusters import request_id
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,9 @@ class KeyQueue:
 
     async def _work(self, key: Key) -> None:
         pause: float | None
+        request_id.begin()
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("reconcile begins", extra={"key": "/".join(key)})
         try:
             pause = await self._handle(key)
             self._failures.pop(key, None)

@@ -61,6 +61,8 @@ class StateMetrics:
             metrics.CAPACITY_PODS.labels(name).set(capacity)
         if cluster.credentials_expiry is not None:
             metrics.CREDENTIALS_EXPIRY.labels(name).set(cluster.credentials_expiry.timestamp())
+        if self._fleet.renews_token(cluster):
+            metrics.CREDENTIALS_RENEWED.labels(name).set(1)
         if cluster.connection is None:
             return
         watch = cluster.connection.reflector
@@ -76,5 +78,6 @@ _BY_CLUSTER = (
     metrics.CLUSTER_MIRRORS,
     metrics.CAPACITY_PODS,
     metrics.CREDENTIALS_EXPIRY,
+    metrics.CREDENTIALS_RENEWED,
     metrics.WATCH_IDLE,
 )

@@ -120,7 +120,8 @@ async def test_users_cannot_make_labels() -> None:
         tally.job_changed(None, job(named, uid=str(number), conditions=conditions))
     await tally.count_changes()
     job_tally.publish(tally, frozenset({"a"}), STARTED)
-    labels = {tuple(s.labels.values()) for s in metrics.SHARES.collect()[0].samples if s.value}  # type: ignore[attr-defined]
+    [shares] = metrics.SHARES.collect()
+    labels = {tuple(s.labels.values()) for s in shares.samples if s.value}
     assert labels == {(UNREGISTERED, OTHER)}
     assert value("job_dispatcher_shares", cluster=UNREGISTERED, state=OTHER) == 100
     assert value("job_dispatcher_active_pods", cluster="a") == 0
