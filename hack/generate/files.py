@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 
 from dispatcher.commands.worker_account import account_manifests
+from hack.generate import dashboards, panels
+from hack.generate.metrics_page import metrics_page
 from hack.generate.values import described
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +58,10 @@ def generated() -> Mapping[Path, str]:
     """All generated files with the content they should have."""
     found = {CHARTS / name / "README.md": readme(name) for name in INTRODUCTIONS}
     found[CHARTS / "job-dispatcher-worker" / "manifest.yaml"] = worker_manifest()
+    found[ROOT / "docs" / "metrics.md"] = metrics_page()
+    for dashboard in panels.ALL:
+        path = CHARTS / "job-dispatcher" / "files" / "dashboards" / f"{dashboard.uid}.json"
+        found[path] = dashboards.render(dashboard)
     security = ROOT / "docs" / "security.md"
     text = security.read_text()
     for place, rights in (("management", MANAGEMENT_RIGHTS), ("worker", WORKER_RIGHTS)):
