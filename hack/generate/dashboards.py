@@ -116,14 +116,14 @@ def _variables() -> Iterator[dict[str, Any]]:
 
 
 def _panels(dashboard: Dashboard) -> Iterator[dict[str, Any]]:
-    x = y = 0
-    height = 0
+    x = y = row = 0
     for number, panel in enumerate(dashboard.panels, start=1):
         if x + panel.width > 24:
-            x, y = 0, y + height
+            x, y, row = 0, y + row, 0
         height = 4 if panel.kind == "stat" else 8
         yield _panel(panel, number, {"x": x, "y": y, "w": panel.width, "h": height})
         x += panel.width
+        row = max(row, height)
 
 
 def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
