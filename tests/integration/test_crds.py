@@ -244,7 +244,8 @@ def test_a_clusters_name_fits_a_label(lab: Lab) -> None:
 
 @pytest.mark.parametrize("spec", with_ids(GOOD_POLICIES))
 def test_a_good_policy_is_kept_as_written(lab: Lab, spec: Spec) -> None:
-    expected = {"division": "Even", "moveRunning": False, "stealUnstarted": False} | spec
+    defaults = {"division": "Even", "moveRunning": False, "stealUnstarted": False, "stealAfter": "30s"}
+    expected = defaults | spec
     expected["failover"] = {"after": "5m", "unschedulableAfter": "off"} | spec.get("failover", {})
     if tolerations := spec.get("tolerations"):
         expected["tolerations"] = [{"operator": "Equal"} | toleration for toleration in tolerations]
