@@ -34,12 +34,20 @@ lint: venv ## Style, formatting, types, import rules
 	.venv/bin/lint-imports
 
 .PHONY: test
-test: setup lint ## Lint and every suite's short form, on real API servers
+test: setup lint prometheus ## Lint and every suite's short form, on real API servers
 	$(PY) -m pytest $(ARGS)
 
 .PHONY: test-chart
 test-chart: setup ## Charts, accounts, joining and policies on real API servers
 	$(PY) -m pytest tests/chart $(ARGS)
+
+.PHONY: prometheus
+prometheus:
+	@hack/setup/prometheus
+
+.PHONY: test-observability
+test-observability: setup prometheus ## Metrics, alerts and dashboards against a real Prometheus
+	$(PY) -m pytest tests/observability $(ARGS)
 
 .PHONY: lab
 lab: setup ## Local control planes: make lab ARGS="up --workers 2" (or: down, status)

@@ -4,7 +4,8 @@ import asyncio
 import logging
 from collections import OrderedDict
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from time import monotonic
+from typing import Any, Final, Protocol
 
 from dispatcher import metrics
 from dispatcher.core.actions import Event
@@ -14,6 +15,10 @@ logger = logging.getLogger(__name__)
 
 COMPONENT = "job-dispatcher"
 MAX_MESSAGE = 1024
+BURST: Final = 25
+REFILL_SECONDS: Final = 300.0
+"""So many Events a Job may have at once, and one more each time so many seconds passed: client-go's own limits."""
+_REMEMBERED: Final = 10_000
 
 
 class EventSink(Protocol):
@@ -55,15 +60,18 @@ def make_event(job: dict[str, Any], event: Event, *, serial: int, now: datetime)
 
 
 class Recorder:
-    """Posts Events in the background, in order; drops what is the same as the Job's last one.
+    """Posts Events in the background, in order.
 
-    ``limit`` bounds what may wait: with an API server that does not answer, the oldest are dropped.
+    What is the same as the Job's last one is dropped, and so is what is over the Job's own limit, so that a state that
+    flickers is no flood. ``limit`` bounds what may wait: with an API server that does not answer, the oldest go.
     """
 
     def __init__(self, sink: EventSink, *, limit: int = 2000) -> None:
         self._sink = sink
         self._waiting: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(limit)
         self._last: OrderedDict[str, Event] = OrderedDict()
+        self._allowed: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        """By Job: how many it may still have, and when that was so."""
         self._serial = 0
 
     def record(self, job: dict[str, Any], event: Event) -> None:
@@ -74,14 +82,27 @@ class Recorder:
             return
         self._last[uid] = event
         self._last.move_to_end(uid)
-        if len(self._last) > 10_000:
+        if len(self._last) > _REMEMBERED:
             self._last.popitem(last=False)
+        if not self._allow(uid):
+            metrics.EVENT_AGGREGATED.inc()
+            return
         self._serial += 1
         body = make_event(job, event, serial=self._serial, now=datetime.now(UTC))
         if self._waiting.full():
             self._waiting.get_nowait()
             metrics.EVENT_DROPPED.inc()
         self._waiting.put_nowait((body["metadata"]["namespace"], body))
+
+    def _allow(self, uid: str) -> bool:
+        now = monotonic()
+        left, since = self._allowed.get(uid, (float(BURST), now))
+        left = min(float(BURST), left + (now - since) / REFILL_SECONDS)
+        self._allowed[uid] = (max(0.0, left - 1) if left >= 1 else left), now
+        self._allowed.move_to_end(uid)
+        if len(self._allowed) > _REMEMBERED:
+            self._allowed.popitem(last=False)
+        return left >= 1
 
     async def run(self) -> None:
         """Post what is recorded, for as long as the process runs."""

@@ -227,7 +227,7 @@ class Leases:
     def _told(self, reply: Reply, what: str) -> bool:
         trouble = "" if reply.ok else f"{what}: {reply}"
         if trouble and not self._trouble:
-            logger.warning(what, extra={"answer": str(reply)})
+            logger.warning("trouble with the Leases", extra={"trouble": what, "answer": str(reply)})
         self._trouble = trouble
         return reply.ok
 

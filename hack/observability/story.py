@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import yaml
+
 from hack.lab import Lab
 from hack.lab.api import ApiError
 from hack.observability.prometheus import Prometheus
@@ -259,6 +261,12 @@ class Story:
     def _secret(self, cluster: str) -> dict[str, Any]:
         reference = self._api.get(f"{WORKERS}/{cluster}")["spec"]["kubeconfigSecretRef"]
         return self._api.get(f"/api/v1/namespaces/job-dispatcher/secrets/{reference['name']}")
+
+    def secrets(self, cluster: str) -> list[str]:
+        """What nobody but the dispatcher may see of a cluster's credentials."""
+        kubeconfig = yaml.safe_load(base64.b64decode(self._secret(cluster)["data"]["kubeconfig"]))
+        user = kubeconfig["users"][0]["user"]
+        return [user[field] for field in ("token", "client-key-data") if field in user]
 
     def _prepare(self) -> None:
         namespaces = [(self.lab.management, name) for name in (NAMESPACE, ELSEWHERE, REFUSED, MOVES)]

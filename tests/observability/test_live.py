@@ -1,6 +1,8 @@
 """A real Prometheus, a running dispatcher, and troubles: do the alerts and the dashboards say what is?"""
 
+import json
 import shutil
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -50,3 +52,14 @@ def test_a_panel_has_data_or_a_reason_to_be_empty(story: Story, panel: Panel) ->
         for query in panel.queries
     ]
     assert all(found) or panel.empty, [query.expr for query in panel.queries]
+
+
+def test_the_debug_page_has_the_queue_and_the_clusters_and_no_secret(story: Story) -> None:
+    with urllib.request.urlopen(f"http://{story.controller.address}/debug/state", timeout=5.0) as response:
+        text = str(response.read(), "utf-8")
+    state = json.loads(text)
+    assert set(state["clusters"]) == {plane.name for plane in story.lab.workers}
+    assert {"depth", "running", "waiting", "oldestSeconds"} <= set(state["queue"])
+    for cluster in state["clusters"]:
+        for secret in story.secrets(cluster):
+            assert secret not in text

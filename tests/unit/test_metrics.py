@@ -278,3 +278,44 @@ def test_the_end_of_a_certificate() -> None:
         assert certificate_expiry(pem) == end
         assert certificate_expiry(pem[:60] + pem[-60:]) is None
     assert certificate_expiry("no certificate") is None
+
+
+def test_a_log_line_has_the_id_of_its_look_at_a_job() -> None:
+    import contextvars
+    import logging
+
+    from dispatcher.clusters import request_id
+    from dispatcher.operator.logs import JsonFormatter
+
+    def line() -> dict[str, Any]:
+        record = logging.LogRecord("dispatcher.x", logging.DEBUG, "", 1, "request", None, None)
+        parsed: dict[str, Any] = json.loads(JsonFormatter().format(record))
+        return parsed
+
+    def look() -> tuple[str, dict[str, Any]]:
+        return request_id.begin(), line()
+
+    first, second = contextvars.copy_context().run(look), contextvars.copy_context().run(look)
+    assert first[0] == first[1]["request_id"] != second[1]["request_id"]
+    assert "request_id" not in line()
+
+
+def test_messages_are_constant() -> None:
+    """What changes is in fields, so that lines can be counted by their message."""
+    import ast
+    from pathlib import Path
+
+    import dispatcher
+
+    methods = {"debug", "info", "warning", "error", "exception", "critical"}
+    for path in Path(dispatcher.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in methods
+            ):
+                called = node.func.value
+                if isinstance(called, ast.Name) and called.id in ("logger", "_log", "log"):
+                    assert isinstance(node.args[0], ast.Constant), f"{path}:{node.lineno}"
+                    assert len(node.args) == 1, f"{path}:{node.lineno}"
