@@ -317,5 +317,7 @@ def test_messages_are_constant() -> None:
             ):
                 called = node.func.value
                 if isinstance(called, ast.Name) and called.id in ("logger", "_log", "log"):
-                    assert isinstance(node.args[0], ast.Constant), f"{path}:{node.lineno}"
+                    message = node.args[0]
+                    texts = [message.body, message.orelse] if isinstance(message, ast.IfExp) else [message]
+                    assert all(isinstance(text, ast.Constant) for text in texts), f"{path}:{node.lineno}"
                     assert len(node.args) == 1, f"{path}:{node.lineno}"
