@@ -142,12 +142,12 @@ def finished_job(observation: Observation) -> Decision:
 
 
 def _left(observation: Observation) -> set[str]:
-    """The UIDs of mirrors whose shares have left them, and of those that came late."""
+    """The UIDs of mirrors whose shares have left them, and of unfinished ones that came late."""
     placement = persisted(observation.job) or Placement(observation.job.uid)
     states = {share.id: share.state for share in placement.shares}
     leaving = (ShareState.DRAINING, ShareState.LOST, ShareState.REMOVING)
     by_share = share_mirrors(placement, observation.mirrors)
-    late = {mirror.uid for mirror in observation.mirrors if is_late(placement, mirror)}
+    late = {m.uid for m in observation.mirrors if is_late(placement, m) and not m.finished}
     return late | {mirror.uid for share_id, mirror in by_share.items() if states[share_id] in leaving}
 
 

@@ -30,7 +30,7 @@ def test_the_controller_s_account_may_what_it_needs_and_no_more(lab: Lab) -> Non
     assert "token" in account.read_text()
     assert account.stat().st_mode & 0o077 == 0
     assert kubectl(lab, account, "auth", "can-i", "watch", "jobs", "-A").stdout.strip() == "yes"
-    refused = kubectl(lab, account, "auth", "can-i", "create", "jobs")
+    refused = kubectl(lab, account, "auth", "can-i", "create", "pods")
     assert (refused.returncode, refused.stdout.strip()) == (1, "no")
 
 
