@@ -1,6 +1,7 @@
 """A real Prometheus, a running dispatcher, and troubles: do the alerts and the dashboards say what is?"""
 
 import json
+import os
 import shutil
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +16,12 @@ from hack.observability.story import Story
 
 pytestmark = [
     pytest.mark.lab,
+    pytest.mark.long,
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="Debian's package prometheus is missing"),
+    pytest.mark.skipif(
+        "JOB_DISPATCHER_TEST_LONG" not in os.environ,
+        reason="tells a story of minutes and wants a quiet machine: make test-observability",
+    ),
 ]
 
 
