@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
@@ -28,18 +31,54 @@ def show_live(
     ``take`` waits for changes, at most so many seconds, and says whether there were any.
     """
     console = console or Console(highlight=False)
-    with Live(
-        render(), console=console, auto_refresh=False, screen=whole_screen, vertical_overflow="crop"
-    ) as live:
+    with (
+        _interrupted_only_at_rest() as at_rest,
+        Live(
+            render(), console=console, auto_refresh=False, screen=whole_screen, vertical_overflow="crop"
+        ) as live,
+    ):
         drawn = time.monotonic()
         changed = False
         while not until():
-            changed |= take(_FRAME_SECONDS)
+            with at_rest():
+                changed |= take(_FRAME_SECONDS)
             since = time.monotonic() - drawn
             if (changed and since >= _FRAME_SECONDS) or since >= 1.0:
                 live.update(render(), refresh=True)
                 drawn, changed = time.monotonic(), False
         live.update(render(), refresh=True)
+
+
+@contextmanager
+def _interrupted_only_at_rest() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Ctrl-C raises KeyboardInterrupt only inside the context that this hands out, or when pressed again.
+
+    rich does not give the screen and the cursor back when it is interrupted while it begins, draws or ends.
+    """
+    resting = pressed = False
+
+    def interrupted(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if resting or pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    @contextmanager
+    def at_rest() -> Iterator[None]:
+        nonlocal resting
+        resting = True
+        try:
+            if pressed:
+                raise KeyboardInterrupt
+            yield
+        finally:
+            resting = False
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield at_rest
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class LiveTable:

@@ -1,17 +1,18 @@
 """What describe, clusters, drain and top make of objects. No cluster is needed."""
 
 import io
+import signal
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 
 from dispatcher.commands import colours
 from dispatcher.commands.describe import describe_job
 from dispatcher.commands.drain import describe_shares, unfinished
 from dispatcher.commands.get_watch import Shape
-from dispatcher.commands.live import LiveTable
+from dispatcher.commands.live import LiveTable, show_live
 from dispatcher.commands.top_screen import Screen, in_order
 from dispatcher.commands.watching import Change
 from dispatcher.commands.worker_clusters import row
@@ -249,3 +250,24 @@ def test_who_gets_colours(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert colours.are_wanted(Stream()) is expected
+
+
+@pytest.mark.parametrize("drawing", [1, 2])
+def test_ctrl_c_while_drawing_gives_the_screen_back(drawing: int) -> None:
+    drawn = []
+
+    class Picture:
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+            drawn.append(self)
+            if len(drawn) == drawing:
+                signal.raise_signal(signal.SIGINT)
+            yield "a picture"
+
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=40, height=10)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        show_live(Picture, lambda seconds: True, whole_screen=True, console=console)
+    assert written.getvalue().count("a picture") >= drawing
+    assert "\x1b[?1049l" in written.getvalue()
+    assert signal.getsignal(signal.SIGINT) == before
