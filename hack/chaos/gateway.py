@@ -24,7 +24,7 @@ HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "transfer-encoding", "upgrade", "host", "content-length", "te", "trailer"}
 )
 SHARE = 0.7
-"""Of the requests that are answered wrongly while there is trouble."""
+"""Of the requests that are answered wrongly while there is trouble, unless said otherwise."""
 
 
 class Trouble(StrEnum):
@@ -35,6 +35,10 @@ class Trouble(StrEnum):
     """429 with Retry-After."""
     ERROR = "error"
     """500."""
+    UNAVAILABLE = "unavailable"
+    """503, as of a server behind a load balancer."""
+    FORBIDDEN = "forbidden"
+    """403, as after a role was taken away."""
     EXPIRED = "expired"
     """410 for lists and watches; watches that are open get an ERROR event with 410 and end."""
     LOSE = "lose"
@@ -44,6 +48,8 @@ class Trouble(StrEnum):
 CODES = {
     Trouble.THROTTLE: (429, "TooManyRequests", "chaos: too many requests"),
     Trouble.ERROR: (500, "InternalError", "chaos: an error on the server"),
+    Trouble.UNAVAILABLE: (503, "ServiceUnavailable", "chaos: no server is there"),
+    Trouble.FORBIDDEN: (403, "Forbidden", "chaos: no role allows this"),
     Trouble.EXPIRED: (410, "Expired", "chaos: too old resource version"),
 }
 
@@ -58,12 +64,14 @@ class Gateway:
         authority: Path,
         folder: Path,
         rng: random.Random | None = None,
+        share: float = SHARE,
         version: dict[str, Any] | None = None,
     ) -> None:
         self._url = url
         self._upstream = ssl.create_default_context(cafile=str(authority))
         self._folder = folder
         self._rng = rng or random.Random()
+        self._share = share
         self._version = version
         self._trouble = Trouble.NONE
         self._watches: set[web.StreamResponse] = set()
@@ -120,7 +128,7 @@ class Gateway:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         trouble = self._trouble
-        hit = trouble is not Trouble.NONE and self._rng.random() < SHARE
+        hit = trouble is not Trouble.NONE and self._rng.random() < self._share
         if hit and trouble in CODES and (trouble is not Trouble.EXPIRED or _reads_many(request)):
             self.answered[trouble] += 1
             code, reason, message = CODES[trouble]

@@ -15,6 +15,7 @@ from dispatcher.clusters.kubeconfig import load_kubeconfig_file
 from hack.lab import Lab
 from hack.running.controller import Controller
 from tests.integration.planes import MANAGED_BY, Planes
+from tests.integration.registrations import Registrations
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,11 @@ async def planes(lab: Lab, controller: Controller) -> AsyncIterator[Planes]:
     assert rejected not in await asyncio.to_thread(controller.metrics)
     for client in clients:
         await client.close()
+
+
+@pytest.fixture
+async def registrations(planes: Planes) -> AsyncIterator[Registrations]:
+    """Puts everything back while the dispatcher still runs."""
+    made = Registrations(planes.management)
+    yield made
+    await made.restore()

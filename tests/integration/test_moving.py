@@ -1,20 +1,18 @@
 """Work that moves, on real planes: a lost cluster and its return, drained and removed clusters, idle ones."""
 
 import asyncio
-import contextlib
 import json
-import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from dispatcher.clusters import jobs
 from dispatcher.clusters.client import MERGE_PATCH, resource_path
 from dispatcher.core import names
 from dispatcher.core.indexes import IndexSet
 from dispatcher.core.placement import Placement, parse_placement
 from hack.lab import Lab
+from tests.integration.outages import lost_planes
 from tests.integration.planes import (
     MANAGED_BY,
     NEVER_ENDS,
@@ -71,25 +69,6 @@ async def cluster_when(planes: Planes, name: str, kind: str, status: str) -> dic
         raise AssertionError(f"{name} did not turn {kind}={status}; last seen: {json.dumps(found)}") from None
 
 
-@contextlib.asynccontextmanager
-async def lost_plane(planes: Planes, lab: Lab, cluster: str) -> AsyncIterator[None]:
-    """Within it a worker's whole control plane is dead, but for its store; after it, it works again."""
-    number = int(cluster.removeprefix("worker-"))
-    plane = lab.worker(number)
-    parts = (plane.controller_manager, plane.scheduler, plane.kwok)
-    for part in (plane.apiserver, *parts):
-        await asyncio.to_thread(part.kill)
-    try:
-        yield
-    finally:
-        for part in (plane.apiserver, *parts):
-            await asyncio.to_thread(part.start)
-    api, namespace = planes.workers[number - 1], f"probe-{uuid.uuid4().hex[:8]}"
-    assert (await jobs.create_namespace(api, {"metadata": {"name": namespace}})).ok
-    await planes.create(make_job("probe", managed_by=None, namespace=namespace), on=api)
-    await planes.job_when("probe", is_complete, on=api, namespace=namespace)
-
-
 async def gone(planes: Planes, path: str) -> None:
     """Wait until the management plane has no such object."""
     async with asyncio.timeout(WAIT_SECONDS):
@@ -143,7 +122,7 @@ async def test_only_the_unfinished_part_of_a_lost_share_moves(two: Planes, lab: 
     assert done["status"]["completedIndexes"] == "0,3-5"
     lost = placement_of(done).active[0].cluster
     worker = planes.workers[int(lost.removeprefix("worker-")) - 1]
-    async with lost_plane(planes, lab, lost):
+    async with lost_planes(planes, lab, lost):
         moved = await planes.job_when("scene", lambda job: states(job).get(lost) == "Lost")
         assert moved["status"]["completedIndexes"] == "0,3-5"
         new = placement_of(moved).shares[-1]
@@ -168,7 +147,7 @@ async def test_what_a_lost_cluster_did_meanwhile_counts_when_it_is_back(two: Pla
     await planes.create(job)
     placed = await planes.job_when("meanwhile", lambda job: count(job, "active") == 4)
     lost = placement_of(placed).active[0].cluster
-    async with lost_plane(planes, lab, lost):
+    async with lost_planes(planes, lab, lost):
         await planes.job_when("meanwhile", lambda job: states(job).get(lost) == "Lost")
     await planes.event_when("meanwhile", "ClusterReturned")
     finished = await planes.job_when("meanwhile", is_complete)
