@@ -123,24 +123,24 @@ async def test_answers_of_a_real_api_server(api: ApiServer, run: str) -> None:
 
 async def test_the_cache_follows_and_a_lost_label_is_no_deletion(lab: Lab, api: ApiServer, run: str) -> None:
     async with connected(lab, run) as connection:
-        await until(lambda: connection.health.ready, seconds=10)
+        await until(lambda: connection.health.ready, seconds=30)
         deleted: list[tuple[str, bool]] = []
         connection.cache.on_delete = lambda last, final: deleted.append((last["metadata"]["uid"], final))
         reply = await jobs.create_job(api, NAMESPACE, make_job("a", run))
         assert reply.body is not None
         name, uid = reply.body["metadata"]["name"], reply.body["metadata"]["uid"]
         connection.cache.put(reply.body)
-        await until(lambda: _condition(connection.cache.get(NAMESPACE, name), "Suspended"), seconds=10)
+        await until(lambda: _condition(connection.cache.get(NAMESPACE, name), "Suspended"), seconds=30)
 
         without_label = {"metadata": {"labels": {LABEL: None}}}
         assert (await jobs.patch_job(api, NAMESPACE, name, without_label)).ok
-        await until(lambda: deleted, seconds=10)
+        await until(lambda: deleted, seconds=30)
         assert (await jobs.get_job(api, NAMESPACE, name)).ok, "it left the selector, it is not gone"
         assert (await jobs.patch_job(api, NAMESPACE, name, {"metadata": {"labels": {LABEL: run}}})).ok
-        await until(lambda: connection.cache.get(NAMESPACE, name), seconds=10)
+        await until(lambda: connection.cache.get(NAMESPACE, name), seconds=30)
 
         assert (await jobs.delete_job(api, NAMESPACE, name, uid)).ok
-        await until(lambda: len(deleted) == 2, seconds=10)
+        await until(lambda: len(deleted) == 2, seconds=30)
         assert deleted == [(uid, True), (uid, True)]
         assert len(connection.cache) == 0
 
@@ -157,7 +157,7 @@ async def test_a_list_in_pages(lab: Lab, api: ApiServer, run: str) -> None:
     assert page.body is not None
     assert page.body["metadata"]["continue"]
     async with connected(lab, run) as connection:
-        await until(lambda: connection.health.ready, seconds=10)
+        await until(lambda: connection.health.ready, seconds=30)
         assert len(connection.cache) == 5
     for reply in made:
         assert reply.body is not None
@@ -171,26 +171,26 @@ async def test_a_killed_api_server(lab: Lab, api: ApiServer, run: str) -> None:
     assert reply.body is not None
     name, uid = reply.body["metadata"]["name"], reply.body["metadata"]["uid"]
     async with connected(lab, run) as connection:
-        await until(lambda: connection.health.ready, seconds=10)
+        await until(lambda: connection.health.ready, seconds=30)
         deleted: list[Manifest] = []
         connection.cache.on_delete = lambda last, final: deleted.append(last)
         await asyncio.to_thread(server.kill)
         try:
-            await until(lambda: not connection.health.ready, seconds=10)
+            await until(lambda: not connection.health.ready, seconds=30)
             assert connection.health.reason is HealthReason.CONNECTION_REFUSED
         finally:
             await asyncio.to_thread(server.start)
-        await until(lambda: connection.health.ready, seconds=5)
+        await until(lambda: connection.health.ready, seconds=30)
         assert connection.cache.get(NAMESPACE, name), "what was known stays known"
         assert deleted == []
         assert (await jobs.delete_job(api, NAMESPACE, name, uid)).ok
-        await until(lambda: deleted, seconds=10)
+        await until(lambda: deleted, seconds=30)
 
 
 async def test_a_hung_api_server_hangs_nothing_else(lab: Lab, run: str) -> None:
     server = lab.worker(1).apiserver
     async with connected(lab, run) as connection, connected(lab, run, worker=2) as other:
-        await until(lambda: connection.health.ready and other.health.ready, seconds=10)
+        await until(lambda: connection.health.ready and other.health.ready, seconds=30)
         server.pause()
         try:
             slowest = 0.0
@@ -213,23 +213,23 @@ async def test_a_hung_api_server_hangs_nothing_else(lab: Lab, run: str) -> None:
             assert slowest < 2
         finally:
             server.resume()
-        await until(lambda: connection.health.ready, seconds=5)
+        await until(lambda: connection.health.ready, seconds=30)
 
 
 async def test_credentials_that_are_not_accepted(lab: Lab, run: str) -> None:
     good = credentials(lab)
     bad = Credentials(server=good.server, ca_data=good.ca_data, token="not-a-token")
     async with connected(lab, run, replaced=bad) as connection:
-        await until(lambda: connection.health.reason is HealthReason.UNAUTHORIZED, seconds=10)
+        await until(lambda: connection.health.reason is HealthReason.UNAUTHORIZED, seconds=30)
         await connection.replace(ApiServer.from_credentials(good))
-        await until(lambda: connection.health.ready, seconds=5)
+        await until(lambda: connection.health.ready, seconds=30)
 
 
 async def test_a_server_of_another_authority(lab: Lab, run: str) -> None:
     good, other = credentials(lab), credentials(lab, 2)
     mixed = Credentials(server=good.server, ca_data=other.ca_data, token="any")
     async with connected(lab, run, replaced=mixed) as connection:
-        await until(lambda: connection.health.reason is HealthReason.CERTIFICATE_INVALID, seconds=10)
+        await until(lambda: connection.health.reason is HealthReason.CERTIFICATE_INVALID, seconds=30)
 
 
 async def test_an_account_without_rights_and_one_with_too_few(lab: Lab, api: ApiServer, run: str) -> None:
@@ -243,9 +243,9 @@ async def test_an_account_without_rights_and_one_with_too_few(lab: Lab, api: Api
     good = credentials(lab)
     poor = Credentials(server=good.server, ca_data=good.ca_data, token=token.body["status"]["token"])
     async with connected(lab, run, replaced=poor) as connection:
-        await until(lambda: connection.health.reason is HealthReason.FORBIDDEN, seconds=10)
+        await until(lambda: connection.health.reason is HealthReason.FORBIDDEN, seconds=30)
         await _grant(api, account)
-        await until(lambda: connection.health.reason is HealthReason.MISSING_PERMISSIONS, seconds=10)
+        await until(lambda: connection.health.reason is HealthReason.MISSING_PERMISSIONS, seconds=30)
         assert "delete jobs.batch" in connection.health.message
         assert "list jobs.batch" not in connection.health.message
     for kind in ("clusterrolebindings", "clusterroles"):

@@ -83,7 +83,7 @@ def test_the_audit_log_names_who_wrote(lab: Lab, jobs: Jobs) -> None:
             and event["objectRef"].get("name") == "audited"
         ]
 
-    assert eventually(found, bool, seconds=5) == ["lab:admin"]
+    assert eventually(found, bool, seconds=30) == ["lab:admin"]
 
 
 def test_versions_are_told(lab: Lab) -> None:

@@ -61,7 +61,7 @@ def life(pod: JSON, writer: Recorder) -> PodLife:
 
 
 async def until(writer: Recorder, wanted: list[str]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while writer.phases != wanted:
             writer.wrote.clear()
             await writer.wrote.wait()
