@@ -1,7 +1,7 @@
 """Which clusters may have new work of a Job, and in what proportion: one verdict for each, with its rule."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from dispatcher.core import names, planner
@@ -41,8 +41,6 @@ class Exclusion:
 
 def exclusion(cluster: Cluster, observation: Observation) -> Exclusion | None:
     """Why a cluster gets no new work of this Job; None when it may have some."""
-    policy = observation.policy
-    namespace = observation.job.namespace
 
     def excluded(rule: Rule, text: str) -> Exclusion:
         return Exclusion(cluster.name, rule, text)
@@ -53,6 +51,17 @@ def exclusion(cluster: Cluster, observation: Observation) -> Exclusion | None:
         return excluded(Rule.READY, f"not ready ({cluster.reason or 'no answer yet'})")
     if cluster.unschedulable:
         return excluded(Rule.UNSCHEDULABLE, "unschedulable")
+    return ban(cluster, observation)
+
+
+def ban(cluster: Cluster, observation: Observation) -> Exclusion | None:
+    """Which rule of the cluster's owner or of the policy keeps this Job away; passing troubles are none."""
+    policy = observation.policy
+    namespace = observation.job.namespace
+
+    def excluded(rule: Rule, text: str) -> Exclusion:
+        return Exclusion(cluster.name, rule, text)
+
     if cluster.namespace_selector is None:
         if namespace.startswith("kube-") or namespace == observation.rules.own_namespace:
             return excluded(Rule.NAMESPACE, f"does not take Jobs of namespace {namespace}")
@@ -97,11 +106,16 @@ def takers(observation: Observation, placement: Placement) -> list[ClusterName]:
     held = {share.cluster for share in placement.held}
     found = []
     for cluster in open_to(observation, placement):
-        own = preferences.of(cluster.name)
-        wanted = own is not None and own.max_replicas != 0 and (own.weight > 0 or own.min_replicas > 0)
+        wanted = gives_work(preferences, cluster.name)
         if wanted and (most is None or len(held) < most or cluster.name in held):
             found.append(cluster.name)
     return found
+
+
+def gives_work(preferences: Preferences, cluster: ClusterName) -> bool:
+    """Whether the preferences leave a cluster any work at all."""
+    own = preferences.of(cluster)
+    return own is not None and own.max_replicas != 0 and (own.weight > 0 or own.min_replicas > 0)
 
 
 def room_for_one_job(observation: Observation, cluster: ClusterName) -> int | None:
@@ -119,7 +133,10 @@ class Wish:
 
 
 def wish(observation: Observation) -> Wish:
-    """The annotation's preferences, else the policy's; a malformed annotation gives the even spread, and says so."""
+    """The annotation's preferences, else the policy's; a malformed annotation gives the even spread, and says so.
+
+    They rebalance where the annotation or the policy (``moveRunning``) says so.
+    """
     text = observation.job.annotations.get(names.PREFERENCES_ANNOTATION)
     if text is None:
         policy = observation.policy
@@ -128,9 +145,13 @@ def wish(observation: Observation) -> Wish:
             f"DispatchPolicy {policy.name} names clusters that are not there: {', '.join(unknown[:5])}"
         )
         preferences = policy_preferences(policy, observation.clusters, observation.room)
+        if policy.move_running:
+            preferences = replace(preferences, rebalance=True)
         return Wish(preferences, complaint if unknown else "")
     try:
-        return Wish(parse_preferences(text))
+        preferences = parse_preferences(text)
+        rebalance = preferences.rebalance or observation.policy.move_running
+        return Wish(replace(preferences, rebalance=rebalance))
     except PreferencesError as error:
         return Wish(EVEN, f"{names.PREFERENCES_ANNOTATION} is malformed ({error}); the Job is spread evenly")
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from dispatcher.core import candidates, ceding, placing
+from dispatcher.core import candidates, ceding, moving, placing
 from dispatcher.core import mirror as mirrors
 from dispatcher.core.actions import MERGE_PATCH, Action, DeleteMirror, Event, PatchMirror
 from dispatcher.core.job import timestamp
@@ -150,15 +150,16 @@ def evict(observation: Observation, placement: Placement) -> Departure:
         if cluster is not None and observation.is_ready(share.cluster, share.cluster_uid):
             moment = eviction_at(observation, cluster)
             due = moment is not None and moment <= observation.now
+            outgrown = "" if due else moving.why_not_here(observation, placement, share)
             if share.state is ShareState.FINISHED and cluster.leaving:
                 share = replace(share, state=ShareState.REMOVING)
             elif (
                 share.state is ShareState.ACTIVE
-                and due
+                and (due or outgrown)
                 and candidates.has_refuge(observation, placement, share)
             ):
                 share = replace(share, state=ShareState.DRAINING)
-                why = "is being removed" if cluster.leaving else "has a NoExecute taint"
+                why = "is being removed" if cluster.leaving else outgrown or "has a NoExecute taint"
                 text = f"Cluster {share.cluster} {why}; its share {share.id} is stopped, and the rest moves"
                 events.append(Event("Normal", "ShareDraining", text))
         shares.append(share)

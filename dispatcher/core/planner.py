@@ -140,39 +140,48 @@ def _give_by_weight(left: int, candidates: list[_Candidate]) -> tuple[int, dict[
     """Hand out ``left`` in rounds; return what is still left, and the overflow before it is cut."""
     overflow: dict[ClusterName, int] = {}
     changed = True
+    slow = True
     while changed and left > 0:
-        weights = sum(candidate.weight for candidate in candidates)
+        weights = sum([candidate.weight for candidate in candidates])
         if weights == 0:
             break
-        if any(candidate.already_given for candidate in candidates):
+        if slow and any(candidate.already_given for candidate in candidates):
             left = _skip_alike_rounds(left, candidates, weights)
         changed = False
         due = left
         open_candidates = []
         for candidate in candidates:
-            extra = min(-(-due * candidate.weight // weights), left)
-            if candidate.already_given and extra:
-                set_off = min(extra, candidate.already_given)
-                candidate.already_given -= set_off
-                extra -= set_off
+            weight = candidate.weight
+            extra = -(-due * weight // weights)
+            if extra > left:
+                extra = left
+            given = candidate.already_given
+            if given and extra:
                 changed = True
+                if extra <= given:
+                    candidate.already_given = given - extra
+                    extra = 0
+                else:
+                    candidate.already_given = 0
+                    extra -= given
             reached = candidate.planned + extra
-            full = False
-            if candidate.maximum is not None and reached > candidate.maximum:
-                reached = candidate.maximum
-                full = True
-            if candidate.capacity is not None and reached > candidate.capacity:
-                overflow[candidate.name] = reached - candidate.capacity
-                reached = candidate.capacity
-                full = True
-            if not full:
+            limit = candidate.limit
+            if limit is not None and reached > limit:
+                if candidate.maximum is not None and reached > candidate.maximum:
+                    reached = candidate.maximum
+                if candidate.capacity is not None and reached > candidate.capacity:
+                    overflow[candidate.name] = reached - candidate.capacity
+                    reached = candidate.capacity
+                # Negative where a minimum was above the maximum: what is too much goes back to the others.
+                extra = reached - candidate.planned
+            elif weight:  # without weight it gets nothing in any round to come
                 open_candidates.append(candidate)
-            # Negative where a minimum was above the maximum: what is too much goes back to the others.
-            taken = reached - candidate.planned
-            left -= taken
-            candidate.planned = reached
-            changed = changed or taken > 0
+            if extra:
+                left -= extra
+                candidate.planned = reached
+                changed = changed or extra > 0
         candidates = open_candidates
+        slow = left > due - (due >> 3)
     return left, overflow
 
 
@@ -196,13 +205,18 @@ def _skip_alike_rounds(left: int, candidates: list[_Candidate], weights: int) ->
         if due == 0:
             continue
         # The due stays what it is for every amount left that is above (due - 1) · weights / weight.
-        lowest = max(lowest, (due - 1) * weights // candidate.weight + 1)
+        above = (due - 1) * weights // candidate.weight + 1
+        if above > lowest:
+            lowest = above
         if candidate.already_given:
-            rounds = min(rounds, candidate.already_given // due)
+            possible = candidate.already_given // due
         else:
             taken += due
-            if limit is not None:
-                rounds = min(rounds, (limit - candidate.planned) // due)
+            possible = rounds if limit is None else (limit - candidate.planned) // due
+        if possible < rounds:
+            rounds = possible
+            if rounds <= 0:
+                return left
     if taken:
         rounds = min(rounds, (left - max(lowest, taken + max(dues))) // taken + 1)
     if rounds <= 0:

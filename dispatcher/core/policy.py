@@ -133,7 +133,7 @@ def read_policy(manifest: Manifest) -> Policy:
         max_clusters=spec.get("maxClusters"),
         failover_after=parse_duration(failover.get("after", "5m")),
         unschedulable_after=parse_duration(failover.get("unschedulableAfter", OFF)),
-        move_running=bool(spec.get("moveRunning")),
+        move_running=bool(spec.get("moveRunning") or spec.get("rebalance")),
         steal_unstarted=bool(spec.get("stealUnstarted")),
         steal_after=parse_duration(spec.get("stealAfter", "30s")) or timedelta(),
         propagate=frozenset(spec.get("propagate") or ()),

@@ -1,7 +1,8 @@
 """Work that has not begun moves to clusters that would do it sooner; nothing that runs is killed.
 
-Three reasons: a cluster has finished its part while others hold more than they run (``stealUnstarted``);
-a cluster refuses a mirror, or its pods do not get to run (``failover.unschedulableAfter``). The giving
+Four reasons: a cluster has finished its part while others hold more than they run (``stealUnstarted``);
+a cluster refuses a mirror, or its pods do not get to run (``failover.unschedulableAfter``);
+the division is another one now (``moveRunning``): then places move along, and as many pods are stopped. The giving
 share is cut in the placement first; then its mirror is told (:mod:`dispatcher.core.ceding`); only when it
 has taken that in is the mirror of the taking share made. What the giver has begun meanwhile goes back to it.
 """
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from dispatcher.core import candidates, ceding, placing
+from dispatcher.core import candidates, ceding, moving, placing
 from dispatcher.core.actions import Event
 from dispatcher.core.leaving import Departure, unstarted_completions, was_never_made
 from dispatcher.core.mirror import Mirror
@@ -30,6 +31,7 @@ def rebalance(
     placement = reclaim(observation, placement, by_share, progress)
     given_up = give_up(observation, placement, by_share)
     placement = _relieve(observation, given_up.placement, by_share, progress)
+    placement = _shift(observation, placement, by_share, progress)
     job = observation.job
     age = observation.now - job.start_time if job.start_time is not None else timedelta()
     if observation.policy.steal_unstarted and age >= observation.policy.steal_after:
@@ -103,6 +105,34 @@ def _relieve(
         lowered = replace(share, parallelism=share.parallelism - pods)
         placement = placement.with_shares(lowered if s.id == share.id else s for s in placement.shares)
         placement = _hand_over(observation, placement, lowered, amount=amount, taker=taker, parallelism=pods)
+    return placement
+
+
+def _shift(
+    observation: Observation, placement: Placement, by_share: ByShare, progress: Progress
+) -> Placement:
+    """Bring a running Job closer to how it would be divided now: work that has not begun moves, and places with it."""
+    drift = moving.drift(observation, placement)
+    if drift is None or not all(share.id in by_share for share in placement.active):
+        return placement
+    for taker in sorted(drift.takers, key=lambda name: (-drift.takers[name].pods, name)):
+        wanted = drift.takers[taker]
+        for giver in sorted(placement.active, key=lambda share: (-share.parallelism, share.id)):
+            spare = drift.givers.get(giver.cluster)
+            if spare is None or giver.id not in by_share:
+                continue
+            free = unstarted(observation, giver, by_share[giver.id], progress)
+            amount = min(spare.completions, wanted.completions, free)
+            pods = min(spare.pods, wanted.pods, giver.parallelism - 1, amount)
+            if pods <= 0:
+                continue
+            lowered = replace(giver, parallelism=giver.parallelism - pods)
+            placement = placement.with_shares(lowered if s.id == giver.id else s for s in placement.shares)
+            placement = _hand_over(
+                observation, placement, lowered, amount=amount, taker=taker, parallelism=pods
+            )
+            drift.givers[giver.cluster] = spare.less(pods, amount)
+            wanted = wanted.less(pods, amount)
     return placement
 
 

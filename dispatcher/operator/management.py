@@ -141,7 +141,7 @@ def build_registry(
 def take_namespace(world: World, manifest: dict[str, Any]) -> None:
     """Keep a namespace's labels; WorkerClusters select by them."""
     metadata = manifest["metadata"]
-    world.namespace_labels[metadata["name"]] = metadata.get("labels") or {}
+    world.namespace_labelled(metadata["name"], metadata.get("labels") or {})
 
 
 def plain(body: Any) -> dict[str, Any]:

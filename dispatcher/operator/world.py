@@ -235,6 +235,15 @@ class World:
             self.policies.remove(namespace, manifest["metadata"]["name"])
         else:
             self.policies.put(manifest)
+        self._wake_unfinished(namespace)
+
+    def namespace_labelled(self, namespace: str, labels: Mapping[str, str]) -> None:
+        """A namespace was made, or its labels changed: another cluster may have its Jobs now."""
+        if self.namespace_labels.get(namespace) != labels:
+            self.namespace_labels[namespace] = labels
+            self._wake_unfinished(namespace)
+
+    def _wake_unfinished(self, namespace: str) -> None:
         for job in self.jobs:
             metadata = job["metadata"]
             if metadata["namespace"] == namespace and not _is_finished(job):

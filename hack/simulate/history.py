@@ -2,13 +2,14 @@
 
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from dispatcher.core import names
-from dispatcher.core.policy import Policy
+from dispatcher.core.policy import Division, Policy
+from dispatcher.core.preferences import ClusterPreferences
 from hack.simulate.controller import FAILED, RUNNING, SUCCEEDED, TERMINATING, JobController
 from hack.simulate.invariants import KEY, Broken, Invariants, short, short_mirror
 from hack.simulate.process import Process
@@ -47,6 +48,12 @@ class History(Invariants):
         self.policy = Policy(
             failover_after=after, steal_unstarted=self.rng.random() < 0.4, steal_after=timedelta()
         )
+        self.policies = random.Random(
+            f"policies {seed}"
+        )  # of their own: a seed's other steps stay what they are
+        if self.policies.random() < 0.3:
+            moves = self.policies.random() < 0.8
+            self.policy = replace(self.policy, name="changing", move_running=moves)
         self.fail_rate = self.rng.choice([0.0, 0.05, 0.2, 0.5])
         self.eager = self.rng.choice([0.3, 0.8])
         self.management.judge = self._judge_job
@@ -79,6 +86,8 @@ class History(Invariants):
                 step_rng, self.rng = self.rng, random.Random(state)
                 self.seen[kind] += 1
                 getattr(self, f"_{kind}")()
+                if self.policy.name and self.policies.random() < 0.1:
+                    self._change_policy()
                 self._between()
                 self.rng = step_rng
                 self._check()
@@ -283,6 +292,26 @@ class History(Invariants):
         server = self.rng.choice(self.servers)
         server.tainted_since = None if server.tainted_since else self.clock.now
         self.say(f"NoExecute taint on {server.name}: {server.tainted_since is not None}")
+        self.process.world.wake_all()
+
+    def _change_policy(self) -> None:
+        """The policy changes: other weights, fewer clusters, or one cluster not selected any more."""
+        self.seen["policy"] += 1
+        clusters = [names.ClusterName(server.name) for server in self.servers]
+        weights = {name: ClusterPreferences(weight=self.policies.choice([1, 2, 5])) for name in clusters}
+        barred = [self.policies.choice(clusters)] if self.policies.random() < 0.4 else []
+        expression = {"key": "name", "operator": "NotIn", "values": barred}
+        self.policy = replace(
+            self.policy,
+            division=Division.WEIGHTED,
+            clusters=weights,
+            weights=frozenset(clusters),
+            max_clusters=self.policies.choice([None, None, None, 1, 2]),
+            cluster_selector={"matchExpressions": [expression]},
+        )
+        text = {name: own.weight for name, own in weights.items()}
+        self.say(f"policy: weights {text}, not {barred}, at most {self.policy.max_clusters} clusters")
+        self.process.world.policy = self.policy
         self.process.world.wake_all()
 
     def _kill_mirror(self) -> None:

@@ -50,6 +50,7 @@ class ModelCluster:
             away_since=None if self.ready else self.api.away_since,
             taints=taints,
             tainted_since=dict.fromkeys(taints, since),
+            labels={"name": self.name},
         )
 
     def note_failure(self, reply: Reply) -> None:

@@ -261,6 +261,23 @@ def test_billions_of_rounds_take_no_time() -> None:
     assert result.plan == {names[0]: billion, names[1]: billion + 1}
 
 
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_thousand_clusters_that_have_work_already(bounded: bool) -> None:
+    """Many rounds, in which some set off what they have and others take."""
+    names = [ClusterName(f"worker-{number}") for number in range(1000)]
+    wanted = preferences({name: ((1, 2, 1000)[number % 3], 0, None) for number, name in enumerate(names)})
+    existing = {name: number * 7919 % 2000 for number, name in enumerate(names)}
+    capacity = {name: number * 104729 % 2500 for number, name in enumerate(names)} if bounded else {}
+    best = float("inf")
+    for _ in range(10):
+        started = time.process_time()
+        plan(
+            1_000_000, clusters=names, preferences=wanted, key="ns/job", existing=existing, capacity=capacity
+        )
+        best = min(best, time.process_time() - started)
+    assert best < 0.010
+
+
 def test_a_thousand_clusters() -> None:
     """The aim is 10 ms; processor time and the best of many, so that a busy machine does not decide."""
     names = [ClusterName(f"worker-{number}") for number in range(1000)]
