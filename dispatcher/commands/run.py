@@ -56,6 +56,11 @@ from dispatcher.core import names
     help="Renew workers' tokens at half their life, in Secrets that `kubectl dispatch join` made.",
 )
 @click.option(
+    "--priority-order",
+    is_flag=True,
+    help="Read the management cluster's PriorityClasses: Jobs that wait for room are served by them.",
+)
+@click.option(
     "--leader-elect",
     is_flag=True,
     help="Act only while holding a Lease in that namespace, so that several replicas can run.",
@@ -108,6 +113,7 @@ def run(
     orphan_interval: float,
     concurrency: int,
     token_renewal: bool,
+    priority_order: bool,
     leader_elect: bool,
     leader_elect_lease_duration: float,
     leader_elect_renew_deadline: float,
@@ -149,6 +155,7 @@ def run(
             orphan_interval=orphan_interval,
             concurrency=concurrency,
             token_renewal=token_renewal,
+            priority_order=priority_order,
             leader_elect=leader_elect,
             lease_times=LeaseTimes(
                 leader_elect_lease_duration, leader_elect_renew_deadline, leader_elect_retry_period

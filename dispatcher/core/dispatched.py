@@ -26,8 +26,8 @@ def tell_waiting(draft: StatusDraft, waiting: str) -> list[Event]:
     if not waiting:
         draft.set_condition(names.FULLY_PLACED, True, reason="Placed", message="All work is placed")
         return []
-    turned = draft.set_condition(names.FULLY_PLACED, False, reason="WaitingForRoom", message=waiting)
-    return [Event("Normal", "WaitingForRoom", waiting)] if turned else []
+    turned = draft.set_condition(names.FULLY_PLACED, False, reason=names.WAITING_FOR_ROOM, message=waiting)
+    return [Event("Normal", names.WAITING_FOR_ROOM, waiting)] if turned else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ WANTED_BY_ANNOTATION: Final = PREFIX + "wanted-by"
 # Condition types of a management Job beyond the built-in ones.
 DISPATCHED: Final = "Dispatched"
 FULLY_PLACED: Final = "FullyPlaced"
+WAITING_FOR_ROOM: Final = "WaitingForRoom"
 POLICY_UNUSABLE: Final = "PolicyUnusable"
 """Reason of Dispatched=False: the Job's DispatchPolicy is missing or cannot be read."""
 DEFAULT_POLICY_NAME: Final = "default"

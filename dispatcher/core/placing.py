@@ -118,7 +118,7 @@ def place_outstanding(
     divided, parts = fit.division, fit.division.parts
     if fit.claim is not None and not parts:
         if not placement.shares and not placement.retired:
-            return Problem("WaitingForRoom", divided.reason, fit.claim)
+            return Problem(names.WAITING_FOR_ROOM, divided.reason, fit.claim)
         return Placed(placement, divided.reason, fit.claim)
     if not parts and not placement.held and (job.parallelism or amount):
         by = f"DispatchPolicy {observation.policy.name}"

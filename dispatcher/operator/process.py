@@ -34,6 +34,7 @@ from dispatcher.operator.health import Health, LoopLag, describe
 from dispatcher.operator.leases import LeaseLost, Leases
 from dispatcher.operator.metrics_access import MetricsAccess
 from dispatcher.operator.orphans import OrphanCollector
+from dispatcher.operator.priorities import PriorityClasses
 from dispatcher.operator.queue import KeyQueue
 from dispatcher.operator.settings import Settings, SettingsError
 from dispatcher.operator.state_metrics import StateMetrics
@@ -220,6 +221,9 @@ class Dispatcher:
             asyncio.create_task(reflector.run(), name="secrets"),
             asyncio.create_task(lag.run(), name="event loop lag"),
         ]
+        if settings.priority_order:
+            classes = PriorityClasses(api, world)
+            background.append(asyncio.create_task(classes.run(), name="priority classes"))
         if view is not None:  # every replica serves it
             background.append(asyncio.create_task(view.run(), name="view API"))
         with permitted(leases.holds_any if leases else None):

@@ -5,11 +5,13 @@ Nothing of it is stored: placements and mirrors say it all after a restart.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from dispatcher.core import capacity
+from dispatcher.core import capacity, names
 from dispatcher.core.actions import Claim, Decision, WriteJob
-from dispatcher.core.job import Manifest, read_job
+from dispatcher.core.job import Manifest, read_job, timestamp
 from dispatcher.core.mirror import Mirror
 from dispatcher.core.names import ClusterName
 from dispatcher.core.observation import Cluster
@@ -19,15 +21,33 @@ from dispatcher.core.recovery import persisted
 from dispatcher.operator.queue import Key
 
 Amounts = Mapping[ClusterName, int]
-Turn = tuple[int, str, Key]
-"""By what those who wait are served: priority (highest first), age, key."""
+PATIENCE = timedelta(minutes=15)
+"""Who has waited for so long is served before all others, whatever their priority: so nobody starves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """By what a Job that waits is served; ``created`` and ``waits_since`` are the API's timestamps, the latter
+    empty before the Job itself says that it waits.
+    """
+
+    priority: int
+    created: str
+    waits_since: str
+    key: Key
+
+    def rank(self, long_ago: str) -> tuple[int, int, str, Key]:
+        """What is lower is served first: those who wait since ``long_ago`` or before, then by priority, then by age."""
+        if self.waits_since and self.waits_since <= long_ago:
+            return 0, 0, self.waits_since, self.key
+        return 1, -self.priority, self.created, self.key
 
 
 class RoomAccount:
     """Books what Jobs hold on clusters with a capacity; costs nothing where no cluster has one.
 
     ``find_job`` and ``find_mirrors`` look into the caches; ``clusters`` gives the registered clusters;
-    ``priority`` is that of a Job's pods.
+    ``priority`` is that of a Job's pods, ``now`` the clock.
     """
 
     def __init__(
@@ -39,6 +59,7 @@ class RoomAccount:
         clusters: Callable[[], Mapping[ClusterName, Cluster]],
         priority: Callable[[Manifest], int],
         wake: Callable[[Key], None],
+        now: Callable[[], datetime],
     ) -> None:
         self._jobs = jobs
         self._find_job = find_job
@@ -46,6 +67,7 @@ class RoomAccount:
         self._clusters = clusters
         self._priority = priority
         self._wake = wake
+        self._now = now
         self._bounds: dict[ClusterName, int] = {}
         self._held: dict[Key, Amounts] = {}
         self._totals: dict[ClusterName, int] = {}
@@ -84,6 +106,8 @@ class RoomAccount:
             self._claim(key, None)
             self._hold(key, {})
         else:
+            if key in self._claims:
+                self._claims[key] = (self._turn(key, manifest), self._claims[key][1])
             self._hold(key, self._amounts(manifest))
 
     def room(self, key: Key, manifest: Manifest) -> Amounts:
@@ -96,9 +120,10 @@ class RoomAccount:
         if not self._complete:
             return dict.fromkeys(self._bounds, 0)
         free = {name: bound - self._totals.get(name, 0) for name, bound in self._bounds.items()}
-        turn = self._turn(key, manifest)
-        for ahead, claim in self._claims.values():
-            if ahead < turn:
+        long_ago = self._long_ago()
+        own = self._turn(key, manifest).rank(long_ago)
+        for turn, claim in self._claims.values():
+            if turn.rank(long_ago) < own:
                 for name in claim.clusters & free.keys():
                     free[name] -= claim.pods
         return {name: max(0, amount) for name, amount in free.items()}
@@ -120,10 +145,16 @@ class RoomAccount:
 
     def line(self) -> list[tuple[Key, Claim]]:
         """Who waits, first those served first."""
-        return [(turn[2], claim) for turn, claim in sorted(self._claims.values(), key=lambda entry: entry[0])]
+        long_ago = self._long_ago()
+        waiting = sorted(self._claims.values(), key=lambda entry: entry[0].rank(long_ago))
+        return [(turn.key, claim) for turn, claim in waiting]
+
+    def _long_ago(self) -> str:
+        return timestamp(self._now() - PATIENCE)
 
     def _turn(self, key: Key, manifest: Manifest) -> Turn:
-        return -self._priority(manifest), manifest["metadata"].get("creationTimestamp", ""), key
+        created = manifest["metadata"].get("creationTimestamp", "")
+        return Turn(self._priority(manifest), created, waits_since(manifest), key)
 
     def _amounts(self, manifest: Manifest) -> Amounts:
         job = read_job(manifest)
@@ -169,8 +200,22 @@ class RoomAccount:
                     return
 
 
+def waits_since(manifest: Manifest) -> str:
+    """When a Job began to wait for room, as its conditions say; empty where it does not."""
+    moments = [
+        entry.get("lastTransitionTime") or ""
+        for entry in (manifest.get("status") or {}).get("conditions") or ()
+        if entry.get("type") in (names.DISPATCHED, names.FULLY_PLACED)
+        and (entry.get("status"), entry.get("reason")) == ("False", names.WAITING_FOR_ROOM)
+    ]
+    return min(moments, default="")
+
+
 def pod_priority(manifest: Manifest, classes: Mapping[str, int]) -> int:
-    """The priority of a Job's pods, as admission would give it: their class's value, else the default class's."""
+    """The priority of a Job's pods, as admission would give it: their class's value, else the default class's.
+
+    ``classes``: values by name; the empty name is the default class.
+    """
     spec: dict[str, Any] = manifest["spec"]["template"].get("spec") or {}
     if isinstance(spec.get("priority"), int):
         return int(spec["priority"])

@@ -37,6 +37,8 @@ class Settings:
     """Jobs worked on at once."""
     token_renewal: bool = False
     """Whether workers' tokens are renewed (needs update on Secrets in our namespace)."""
+    priority_order: bool = False
+    """Whether PriorityClasses are read, by which Jobs that wait for room are served."""
     leader_elect: bool = False
     """Whether only the holder of a Lease acts; otherwise this is the only process there may be."""
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)

@@ -94,6 +94,7 @@ class World:
             clusters=self.clusters,
             priority=lambda manifest: pod_priority(manifest, self.priority_classes),
             wake=wake,
+            now=utc_now,
         )
 
     def _job_changed(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:

@@ -203,6 +203,9 @@ def test_each_feature_brings_its_own_rights_only(helm_program: Path) -> None:
             (verb, "leases", "coordination.k8s.io", "Role") for verb in ("list", "create", "update")
         },
         "tokenRenewal": {("update", "secrets", "", "Role")},
+        "priorityOrder": {
+            (verb, "priorityclasses", "scheduling.k8s.io", "ClusterRole") for verb in ("list", "watch")
+        },
         "metrics.authentication": {
             ("create", "tokenreviews", "authentication.k8s.io", "ClusterRole"),
             ("create", "subjectaccessreviews", "authorization.k8s.io", "ClusterRole"),

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,13 +13,13 @@ from dispatcher.core import capacity, names
 from dispatcher.core.actions import Claim, Decision, WriteJob
 from dispatcher.core.decision import decide
 from dispatcher.core.explanation import explain
-from dispatcher.core.job import read_job
+from dispatcher.core.job import read_job, timestamp
 from dispatcher.core.mirror import Mirror, read_mirror
 from dispatcher.core.names import ClusterName
 from dispatcher.core.observation import Cluster, Observation, Rules
 from dispatcher.core.placement import Placement, Share, ShareState, format_placement, parse_placement
 from dispatcher.core.policy import Division, Policy, read_policy
-from dispatcher.operator.room import RoomAccount, pod_priority
+from dispatcher.operator.room import PATIENCE, RoomAccount, pod_priority
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 Manifest = dict[str, Any]
@@ -164,6 +165,7 @@ class Book:
         self.jobs: dict[tuple[str, str], Manifest] = {}
         self.clusters = clusters(**capacities)
         self.woken: list[str] = []
+        self.now = NOW
         self.account = RoomAccount(
             jobs=lambda: list(self.jobs.values()),
             find_job=self.jobs.get,
@@ -171,6 +173,7 @@ class Book:
             clusters=lambda: self.clusters,
             priority=lambda manifest: pod_priority(manifest, {"high": 10}),
             wake=lambda key: self.woken.append(key[1]),
+            now=lambda: self.now,
         )
         self.account.complete()
         self.account.clusters_changed()
@@ -187,7 +190,7 @@ class Book:
         manifest = self.jobs[key]
         found = Observation(
             read_job(manifest),
-            NOW,
+            self.now,
             Rules("origin"),
             clusters=self.clusters,
             room=self.account.room(key, manifest),
@@ -269,6 +272,74 @@ def test_a_huge_job_does_not_hold_up_small_ones_that_fit_elsewhere() -> None:
     assert parts(book.jobs["team", "small"]) == {"b": (2, 2)}
 
 
+def pods_of(book: Book, name: str) -> int:
+    manifest = book.jobs["team", name]
+    if names.PLACEMENT_ANNOTATION not in manifest["metadata"].get("annotations", {}):
+        return 0
+    return sum(share.parallelism for share in placement_of(manifest).active)
+
+
+@pytest.mark.parametrize("priority", ["", "high"])
+def test_a_big_job_is_not_starved_by_a_stream_of_small_ones(priority: str) -> None:
+    """Each minute one small Job ends and two come, of the big one's priority or of a higher one."""
+    book = Book(a=4, b=4)
+    running = []
+    for number in range(8):
+        book.add(f"first-{number}", age=30, parallelism=1, completions=1)
+        book.decide(f"first-{number}")
+        running.append(f"first-{number}")
+    book.add("big", age=20, parallelism=8, completions=8)
+    book.decide("big")
+    for minute in range(120):
+        book.now = NOW + timedelta(minutes=minute)
+        for half in (1, 2):
+            book.add(f"small-{minute}-{half}", priority=priority, parallelism=1, completions=1)
+            book.decide(f"small-{minute}-{half}")
+        book.woken.clear()
+        book.end(running.pop(0))
+        for name in book.woken:
+            book.decide(name)
+            if name != "big":
+                running.append(name)
+        if pods_of(book, "big") == 8:
+            break
+    assert pods_of(book, "big") == 8
+    patience = PATIENCE.total_seconds() / 60 if priority else 0
+    assert minute <= patience + 8, "a minute for each of its pods, once it is its turn"
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_nobody_waits_for_ever(random: Any) -> None:
+    """Jobs of all sizes and priorities come as fast as they end: each gets all of its pods in bounded time."""
+    book = Book(a=4, b=6)
+    waits: dict[str, int] = {}
+    most = 0
+    for minute in range(150):
+        book.now = NOW + timedelta(minutes=minute)
+        if len(waits) < 12:
+            name = f"job-{minute}"
+            size = random.choice([1, 1, 2, 3, 8, 20])
+            book.add(name, priority=random.choice(["", "high"]), parallelism=size, completions=size)
+            book.jobs["team", name]["metadata"]["creationTimestamp"] = timestamp(book.now)
+            waits[name] = minute
+            book.decide(name)
+        book.woken.clear()
+        for name in random.sample(sorted(waits), len(waits)):
+            job = book.jobs["team", name]
+            if book.held() and names.PLACEMENT_ANNOTATION in job["metadata"].get("annotations", {}):
+                done: dict[str, int] = {name: job["status"].get("succeeded", 0)}
+                if random.random() < 0.5:
+                    _work(book, name, done)
+            if ("team", name) not in book.jobs:
+                most = max(most, minute - waits.pop(name))
+        for name in dict.fromkeys([*book.woken, *waits]):
+            if ("team", name) in book.jobs:
+                book.decide(name)
+    assert most < 100
+    assert all(149 - since < 100 for since in waits.values())
+
+
 def test_a_job_that_goes_gives_its_place_up() -> None:
     book = Book(a=2)
     for name in ("running", "waiting", "last"):
@@ -292,6 +363,7 @@ def test_nothing_is_given_before_all_jobs_are_known() -> None:
         clusters=lambda: book.clusters,
         priority=lambda _manifest: 0,
         wake=lambda _key: None,
+        now=lambda: NOW,
     )
     book.account.clusters_changed()
     assert book.account.room(("team", "x"), job_manifest()) == {A: 0}

@@ -12,6 +12,9 @@ leaderElection
 {{- if .Values.tokenRenewal.enabled }}
 tokenRenewal
 {{- end }}
+{{- if .Values.priorityOrder.enabled }}
+priorityOrder
+{{- end }}
 {{- if .Values.metrics.authentication.enabled }}
 metricsAuthentication
 {{- end }}
