@@ -137,6 +137,7 @@ GOOD_POLICIES: dict[str, Spec] = {
         "maxClusters": 3,
         "failover": {"after": "1h30m", "unschedulableAfter": "10m"},
         "moveRunning": True,
+        "rebalance": True,
         "stealUnstarted": True,
         "propagate": ["ConfigMap", "Secret"],
     },
@@ -148,7 +149,7 @@ GOOD_POLICIES: dict[str, Spec] = {
 NOT_A_DURATION = "not a duration: write 30s, 5m or 1h30m"
 
 BAD_POLICIES: dict[str, tuple[Spec, str]] = {
-    "an unknown field": ({"rebalance": True}, 'unknown field "spec.rebalance"'),
+    "an unknown field": ({"rebalanced": True}, 'unknown field "spec.rebalanced"'),
     "an unknown division": (
         {"division": "Random"},
         'supported values: "Even", "Weighted", "Available", "Single"',
