@@ -5,9 +5,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import click
+
 from dispatcher.commands.refusals import Manifest, WrongInput
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
+
+files_option: Final = click.option(
+    "-f",
+    "--filename",
+    "files",
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    type=click.Path(allow_dash=True),
+    help="YAML or JSON, a directory of such files, or - for standard input; may be given several times.",
+)
 
 
 def read_manifests(names: Sequence[str]) -> list[Manifest]:

@@ -6,7 +6,7 @@ import click
 
 from dispatcher.commands.explain import lines, waits
 from dispatcher.commands.management import JOBS, ManagementCluster, connection_options
-from dispatcher.commands.manifests import read_manifests
+from dispatcher.commands.manifests import files_option, read_manifests
 from dispatcher.commands.observing import observe
 from dispatcher.commands.refusals import Manifest, WrongInput
 from dispatcher.core import names
@@ -17,16 +17,7 @@ from dispatcher.core.placement import parse_placement
 
 
 @click.command()
-@click.option(
-    "-f",
-    "--filename",
-    "files",
-    multiple=True,
-    required=True,
-    metavar="FILE",
-    type=click.Path(allow_dash=True),
-    help="YAML or JSON with Jobs, a directory of such files, or - for standard input.",
-)
+@files_option
 @connection_options
 def plan(files: tuple[str, ...], management: ManagementCluster) -> None:
     """Show how a file's Jobs would be divided now, without creating anything.

@@ -10,7 +10,7 @@ from dispatcher.commands.completing import complete_cluster_lists
 from dispatcher.commands.dispatched_job import phase
 from dispatcher.commands.durations import DURATION
 from dispatcher.commands.management import ManagementCluster, connection_options, managed_by_option
-from dispatcher.commands.manifests import read_manifests
+from dispatcher.commands.manifests import files_option, read_manifests
 from dispatcher.commands.refusals import ClusterSaysNo, Manifest
 from dispatcher.commands.submitting import Creator, check_clusters, is_batch, prepare
 
@@ -18,16 +18,7 @@ _REFUSED: Final = frozenset({403, 404})
 
 
 @click.command()
-@click.option(
-    "-f",
-    "--filename",
-    "files",
-    multiple=True,
-    required=True,
-    metavar="FILE",
-    type=click.Path(allow_dash=True),
-    help="YAML or JSON, a directory of such files, or - for standard input; may be given several times.",
-)
+@files_option
 @click.option(
     "--clusters",
     metavar="NAME,NAME",

@@ -11,7 +11,7 @@ import yaml
 
 from hack.lab import Lab
 from hack.running.controller import Controller
-from tests.cli.plugin import MANAGED_BY, Plugin, wait_until
+from tests.cli.plugin import MANAGED_BY, Plugin, namespace_everywhere
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +24,9 @@ def controller(lab: Lab) -> Iterator[Controller]:
 
 @pytest.fixture
 def namespace(lab: Lab) -> Iterator[str]:
-    """A namespace on all planes; its Jobs on the management plane are deleted at the end."""
-    name = f"cli-{uuid.uuid4().hex[:8]}"
-    for plane in lab.planes:
-        plane.api.create("/api/v1/namespaces", {"metadata": {"name": name}})
-    yield name
-    jobs = f"/apis/batch/v1/namespaces/{name}/jobs"
-    for job in lab.management.api.get(jobs)["items"]:
-        lab.management.api.delete(f"{jobs}/{job['metadata']['name']}")
-    wait_until(lambda: not lab.management.api.get(jobs)["items"])
+    """A namespace of the test's own on all planes."""
+    with namespace_everywhere(lab, "cli") as name:
+        yield name
 
 
 @pytest.fixture

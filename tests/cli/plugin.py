@@ -1,14 +1,17 @@
 """Running ``kubectl-dispatch``, with and without a terminal."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hack.lab import Lab
 from hack.running.terminal import Session
 
 PROGRAM = Path(sys.executable).with_name("kubectl-dispatch")
@@ -102,3 +105,16 @@ def manifest(name: str, *, script: object = None, kind: str = "Job", **spec: Any
     if kind == "CronJob":
         job_spec = {"schedule": "0 3 1 1 *", "jobTemplate": {"spec": job_spec}}
     return json.dumps({"apiVersion": "batch/v1", "kind": kind, "metadata": metadata, "spec": job_spec})
+
+
+@contextlib.contextmanager
+def namespace_everywhere(lab: Lab, prefix: str) -> Iterator[str]:
+    """A namespace on all planes; its management Jobs are deleted at the end, while a dispatcher runs."""
+    name = f"{prefix}-{uuid.uuid4().hex[:8]}"
+    for plane in lab.planes:
+        plane.api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    yield name
+    jobs = f"/apis/batch/v1/namespaces/{name}/jobs"
+    for job in lab.management.api.get(jobs)["items"]:
+        lab.management.api.delete(f"{jobs}/{job['metadata']['name']}")
+    wait_until(lambda: not lab.management.api.get(jobs)["items"])

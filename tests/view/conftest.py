@@ -1,6 +1,5 @@
 """A dispatcher with its view API, registered with the lab's management plane."""
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from hack.lab import Lab
 from hack.running.controller import Controller
 from hack.running.view import registered, wait_available
 from tests.cli.conftest import People
-from tests.cli.plugin import MANAGED_BY, Plugin, manifest, wait_until
+from tests.cli.plugin import MANAGED_BY, Plugin, manifest, namespace_everywhere
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +28,9 @@ def view_address(lab: Lab) -> Iterator[str]:
 
 @pytest.fixture
 def namespace(lab: Lab, view_address: str) -> Iterator[str]:
-    """A namespace on all planes; its Jobs on the management plane are deleted at the end."""
-    name = f"view-{uuid.uuid4().hex[:8]}"
-    for plane in lab.planes:
-        plane.api.create("/api/v1/namespaces", {"metadata": {"name": name}})
-    yield name
-    jobs = f"/apis/batch/v1/namespaces/{name}/jobs"
-    for job in lab.management.api.get(jobs)["items"]:
-        lab.management.api.delete(f"{jobs}/{job['metadata']['name']}")
-    wait_until(lambda: not lab.management.api.get(jobs)["items"])
+    """A namespace of the test's own on all planes."""
+    with namespace_everywhere(lab, "view") as name:
+        yield name
 
 
 @pytest.fixture
