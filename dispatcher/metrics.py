@@ -60,7 +60,8 @@ STATUS_WRITE_CONFLICTS = Counter(
 )
 EVENTS = Counter(
     "job_dispatcher_events_total",
-    "Kubernetes Events by outcome: posted, failed, aggregated (the same as an earlier one), dropped (over the limit).",
+    "Kubernetes Events by outcome: posted, failed, aggregated (the same as the Job's last one, or over the "
+    "Job's limit), dropped (too many waited to be posted).",
     ["outcome"],
 )
 

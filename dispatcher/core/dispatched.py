@@ -24,8 +24,8 @@ def tell_waiting(draft: StatusDraft, waiting: str) -> list[Event]:
     if not waiting and not draft.has_condition(names.FULLY_PLACED):
         return []
     if not waiting:
-        draft.set_condition(names.FULLY_PLACED, True, reason="Placed", message="All work is placed")
-        return []
+        turned = draft.set_condition(names.FULLY_PLACED, True, reason="Placed", message="All work is placed")
+        return [Event("Normal", "Placed", "All work is placed")] if turned else []
     turned = draft.set_condition(names.FULLY_PLACED, False, reason=names.WAITING_FOR_ROOM, message=waiting)
     return [Event("Normal", names.WAITING_FOR_ROOM, waiting)] if turned else []
 

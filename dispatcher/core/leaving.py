@@ -215,16 +215,26 @@ def take_in(observation: Observation, placement: Placement, by_share: ByShare) -
             extra = max(0, reached - share.counts.succeeded)
             placement, used = _credit(observation, placement, by_share, share, extra)
             share = next(entry for entry in placement.shares if entry.id == share.id)
-            text = (
-                f"Cluster {share.cluster} is back; of what its share {share.id} reached meanwhile, {used} of "
-            )
-            text += f"{extra} successes count, the others were done elsewhere; its mirror is removed"
+            text = _return(share, used=used, extra=extra)
             events.append(Event("Normal", "ClusterReturned", text))
         done = replace(share, state=ShareState.REMOVING, counts=share.counts.settled())
         placement = placement.with_shares(
             done if entry.id == share.id else entry for entry in placement.shares
         )
     return Departure(placement, tuple(events))
+
+
+def _return(share: Share, *, used: int, extra: int) -> str:
+    if not extra:
+        news = f"its share {share.id} has completed nothing more meanwhile"
+    elif used == extra:
+        news = f"what its share {share.id} has completed meanwhile ({extra}) counts"
+    else:
+        news = (
+            f"of the {extra} that its share {share.id} has completed meanwhile {used} count, the others were "
+            "done elsewhere"
+        )
+    return f"Cluster {share.cluster} is back; {news}; its mirror is removed"
 
 
 def _credit(

@@ -53,6 +53,7 @@ class Availability:
         if self._api is None or self._task is not None:
             return
         self._available.clear()
+        logger.warning("the management API server does not answer; writes wait until it is ready")
         self._task = asyncio.get_running_loop().create_task(self._probe(self._api))
 
     async def knows_rights(self) -> bool:
@@ -79,6 +80,7 @@ class Availability:
 
     async def _probe(self, api: ApiServer) -> None:
         loop = asyncio.get_running_loop()
+        began = loop.time()
         forbidden_since: float | None = None
         try:
             while True:
@@ -97,3 +99,5 @@ class Availability:
         finally:
             self._task = None
             self._available.set()
+            if self._api is not None:
+                logger.info("writes go on", extra={"waited_seconds": round(loop.time() - began, 1)})

@@ -74,25 +74,26 @@ class Recorder:
         """By Job: how many it may still have, and when that was so."""
         self._serial = 0
 
-    def record(self, job: dict[str, Any], event: Event) -> None:
-        """Post this Event on the Job, unless it would repeat the Job's last one."""
+    def record(self, job: dict[str, Any], event: Event) -> bool:
+        """Post this Event on the Job, unless it would repeat the Job's last one. Returns whether it is news."""
         uid = job["metadata"]["uid"]
         if self._last.get(uid) == event:
             metrics.EVENT_AGGREGATED.inc()
-            return
+            return False
         self._last[uid] = event
         self._last.move_to_end(uid)
         if len(self._last) > _REMEMBERED:
             self._last.popitem(last=False)
         if not self._allow(uid):
             metrics.EVENT_AGGREGATED.inc()
-            return
+            return False
         self._serial += 1
         body = make_event(job, event, serial=self._serial, now=datetime.now(UTC))
         if self._waiting.full():
             self._waiting.get_nowait()
             metrics.EVENT_DROPPED.inc()
         self._waiting.put_nowait((body["metadata"]["namespace"], body))
+        return True
 
     def _allow(self, uid: str) -> bool:
         now = monotonic()

@@ -27,6 +27,7 @@ from dispatcher.core.actions import (
     CreateMirror,
     Decision,
     DeleteMirror,
+    Event,
     MirrorAction,
     PatchMirror,
     PostEvent,
@@ -139,7 +140,7 @@ class Executor:
                 case WriteJob():
                     return await self._write_job(key, action)
                 case PostEvent(event=event):
-                    self._recorder.record(job, event)
+                    self._record(key, job, event)
                 case CreateMirror() | PatchMirror() | DeleteMirror():
                     self._start(key, uid, action)
         return False
@@ -232,8 +233,7 @@ class Executor:
                     count_moves(self._world.jobs.get(*key), body)
                     self._note_written(body)
                 for event in action.events:
-                    self._recorder.record(dict(action.manifest), event)
-                    logger.info("Job changed", extra={"key": "/".join(key), "reason": event.reason})
+                    self._record(key, dict(action.manifest), event)
                 return True
             case Outcome.CONFLICT | Outcome.NOT_FOUND:
                 await self.refresh_job(key)
@@ -245,6 +245,10 @@ class Executor:
                 )
         _raise_if_passing(reply)
         raise WriteFailed(f"the Job could not be written: {reply}")
+
+    def _record(self, key: Key, job: dict[str, Any], event: Event) -> None:
+        if self._recorder.record(job, event):
+            logger.info("Job changed", extra={"key": "/".join(key), "reason": event.reason})
 
     def _note_written(self, body: dict[str, Any]) -> None:
         metadata = body["metadata"]
@@ -355,7 +359,9 @@ class Executor:
         since = earlier.since if earlier is not None else now
         attempt = Attempt(refusal, message, now + timedelta(seconds=pause), since)
         self._world.attempt(key, action.cluster, action.name, attempt)
-        logger.info(
+        news = earlier is None or earlier.refusal is not refusal
+        logger.log(
+            logging.INFO if news else logging.DEBUG,
             "mirror write refused",
             extra={
                 "key": "/".join(key),

@@ -141,7 +141,7 @@ class KeyQueue:
             pause = passing.pause
             self.retries += 1
             metrics.reconcile_put_off()
-            logger.info("reconcile put off", extra={"key": "/".join(key), "reason": str(passing)})
+            logger.debug("reconcile put off", extra={"key": "/".join(key), "reason": str(passing)})
         except Exception:
             # The loop must outlive a fault in the handling of one key.
             failures = self._failures[key] = self._failures.get(key, 0) + 1

@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,21 @@ from hack.lab import Lab, ports, processes
 
 ALERTS = CHARTS / "job-dispatcher" / "files" / "alerts" / "job-dispatcher.yaml"
 JOB = "job-dispatcher"
-START_SECONDS = 30.0
+START_SECONDS = 120.0
+STEP_SECONDS = 2
+"""Between scrapes, and the most that one may take."""
+ANSWER_SECONDS = 60.0
+WATCH_SILENT = 20
+"""Bookmarks come only every minute: a watch is silent for less while there is work on its cluster."""
 SHORTER = (
     (r"for: \w+", "for: 1s"),
     (r"\[1[05]m\]", "[20s]"),
     (r"offset 15m", "offset 20s"),
-    (r"watch_idle_seconds > 150", "watch_idle_seconds > 80"),
+    (r"watch_idle_seconds > 150", f"watch_idle_seconds > {WATCH_SILENT}"),
     (r"oldest_seconds > 60", "oldest_seconds > 2"),
     (r"wait_seconds > 900", "wait_seconds > 5"),
     (r"\)\)\) > 10\b", "))) > 3"),
 )
-"""Bookmarks come every 60 to 75 s: a watch that is silent for less is no news."""
 
 
 class PrometheusMissing(RuntimeError):
@@ -58,7 +63,7 @@ class Prometheus:
 
     @classmethod
     def start(cls, lab: Lab, address: str) -> Prometheus:
-        """Start it, scraping ``address`` every second. Raises PrometheusMissing, TimeoutError."""
+        """Start it, scraping ``address``. Raises PrometheusMissing; TimeoutError with what it says of its target."""
         program = shutil.which("prometheus")
         if program is None:
             raise PrometheusMissing("prometheus is missing: install Debian's package of that name")
@@ -72,7 +77,11 @@ class Prometheus:
             "file_sd_configs": [{"files": [str(targets)], "refresh_interval": "1s"}],
         }
         configuration = {
-            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "global": {
+                "scrape_interval": f"{STEP_SECONDS}s",
+                "scrape_timeout": f"{STEP_SECONDS}s",
+                "evaluation_interval": "1s",
+            },
             "rule_files": ["rules.yaml"],
             "scrape_configs": [scrape],
         }
@@ -86,12 +95,12 @@ class Prometheus:
         server = cls(lab, process, url=f"http://{listen}", targets=targets)
         server.scrape(address)
         end = time.monotonic() + START_SECONDS
-        while not server._is_up():
+        while not server.holds(f'up{{job="{JOB}"}} == 1'):
             if time.monotonic() > end or not processes.is_running(process):
+                fault = server._fault()
                 server.stop()
-                raise TimeoutError(
-                    f"prometheus does not get ready; see {lab.folder / 'logs' / 'prometheus.log'}"
-                )
+                log = lab.folder / "logs" / "prometheus.log"
+                raise TimeoutError(f"prometheus does not scrape {address}: {fault}; its log: {log}")
             time.sleep(0.1)
         return server
 
@@ -111,8 +120,18 @@ class Prometheus:
 
     def fires(self, alert: str, **labels: str) -> bool:
         """Whether an alert with these labels fires now."""
-        wanted = ",".join(f'{name}="{value}"' for name, value in {"alertname": alert, **labels}.items())
-        return bool(self.query(f'ALERTS{{alertstate="firing",{wanted}}}'))
+        return self.holds(_firing(alert, labels))
+
+    def is_quiet(self, alert: str, **labels: str) -> bool:
+        """Whether no alert with these labels fires, and not for want of data: the last scrape succeeded."""
+        return self.holds(f'up{{job="{JOB}"}} == 1 unless on () {_firing(alert, labels)}')
+
+    def holds(self, expr: str) -> bool:
+        """Whether an expression gives anything now; an error is no answer."""
+        try:
+            return bool(self.query(expr))
+        except (OSError, RuntimeError):
+            return False
 
     def stop(self) -> None:
         """End it."""
@@ -120,18 +139,26 @@ class Prometheus:
         if processes.wait_gone([self._process], timeout=10.0):
             processes.kill([self._process])
 
-    def _is_up(self) -> bool:
+    def _fault(self) -> str:
+        """What it reports of its targets' last scrapes."""
         try:
-            return bool(self.query(f'up{{job="{JOB}"}} == 1'))
-        except (urllib.error.URLError, OSError, RuntimeError):
-            return False
+            with urllib.request.urlopen(f"{self._url}/api/v1/targets", timeout=ANSWER_SECONDS) as response:
+                targets = json.load(response)["data"]["activeTargets"]
+        except OSError as error:
+            return f"it does not answer ({error})"
+        return "; ".join(target["lastError"] or target["health"] for target in targets) or "it has no target"
 
     def _ask(self, what: str, **parameters: str) -> list[dict[str, Any]]:
         url = f"{self._url}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(url, timeout=10.0) as response:
+            with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
             raise RuntimeError(error.read().decode(errors="replace")) from None
         found: list[dict[str, Any]] = answer["data"]["result"]
         return found
+
+
+def _firing(alert: str, labels: Mapping[str, str]) -> str:
+    wanted = ",".join(f'{name}="{value}"' for name, value in {"alertname": alert, **labels}.items())
+    return f'ALERTS{{alertstate="firing",{wanted}}}'

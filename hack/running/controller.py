@@ -14,7 +14,7 @@ from pathlib import Path
 from hack.lab import Lab, ports, processes
 
 COMMAND = Path(sys.executable).with_name("job-dispatcher")
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 STOP_SECONDS = 15.0
 
 
