@@ -47,7 +47,7 @@ prometheus:
 
 .PHONY: test-observability
 test-observability: setup prometheus ## Metrics, alerts and dashboards against a real Prometheus
-	JOB_DISPATCHER_TEST_LONG=1 $(PY) -m pytest tests/observability $(ARGS)
+	$(PY) -m pytest tests/observability $(ARGS)
 
 .PHONY: lab
 lab: setup ## Local control planes: make lab ARGS="up --workers 2" (or: down, status)

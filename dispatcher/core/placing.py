@@ -191,6 +191,8 @@ def added(observation: Observation, placement: Placement, additions: Sequence[Ad
     shares = list(placement.shares)
     taken = {(share.cluster, share.mirror) for share in shares}
     taken |= {(mirror.cluster, mirror.name) for mirror in observation.mirrors if not mirror.gone}
+    # Where a share has another name than the Job's, that one was not free: no need to be refused again.
+    taken |= {(share.cluster, job.name) for share in shares}
     next_id = placement.next_id
     for cluster, parallelism, completions, interval in additions[: MAX_SHARES - len(shares)]:
         name = job.name if (cluster, job.name) not in taken else suffixed_name(job, next_id)
