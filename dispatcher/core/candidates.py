@@ -12,11 +12,15 @@ from dispatcher.core.placement import SELF_EVIDENT, Placement, Share
 from dispatcher.core.policy import Division, Policy, TaintEffect
 from dispatcher.core.preferences import (
     EVEN,
+    EVERY_OTHER_CLUSTER,
     ClusterPreferences,
     Preferences,
     PreferencesError,
     parse_preferences,
 )
+
+LISTED = 5
+"""Names in a message."""
 
 
 class Rule(StrEnum):
@@ -126,10 +130,13 @@ def room_for_one_job(observation: Observation, cluster: ClusterName) -> int | No
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """How a Job wants to be divided. ``complaint`` says what is wrong with its annotation or policy, if anything."""
+    """How a Job wants to be divided. ``complaint`` says what of its annotation or policy is not followed, if anything,
+    and ``malformed`` that this is all of the annotation.
+    """
 
     preferences: Preferences
     complaint: str = ""
+    malformed: bool = False
 
 
 def wish(observation: Observation) -> Wish:
@@ -137,23 +144,36 @@ def wish(observation: Observation) -> Wish:
 
     They rebalance where the annotation or the policy (``moveRunning``) says so.
     """
+    policy = observation.policy
     text = observation.job.annotations.get(names.PREFERENCES_ANNOTATION)
     if text is None:
-        policy = observation.policy
-        unknown = sorted(set(policy.clusters) - set(observation.clusters))
-        complaint = (
-            f"DispatchPolicy {policy.name} names clusters that are not there: {', '.join(unknown[:5])}"
-        )
         preferences = policy_preferences(policy, observation.clusters, observation.room)
         if policy.move_running:
             preferences = replace(preferences, rebalance=True)
-        return Wish(preferences, complaint if unknown else "")
+        return Wish(preferences, _unknown(f"DispatchPolicy {policy.name}", policy.clusters, observation))
     try:
         preferences = parse_preferences(text)
-        rebalance = preferences.rebalance or observation.policy.move_running
-        return Wish(replace(preferences, rebalance=rebalance))
     except PreferencesError as error:
-        return Wish(EVEN, f"{names.PREFERENCES_ANNOTATION} is malformed ({error}); the Job is spread evenly")
+        complaint = f"{names.PREFERENCES_ANNOTATION} is malformed ({error}); the Job is spread evenly"
+        return Wish(EVEN, complaint, malformed=True)
+    complaints = [_unknown(names.PREFERENCES_ANNOTATION, preferences.clusters, observation)]
+    if preferences.unknown:
+        unknown = ", ".join(preferences.unknown[:LISTED])
+        complaints.append(f"{names.PREFERENCES_ANNOTATION} has unknown keys, which are ignored: {unknown}")
+    rebalance = preferences.rebalance or policy.move_running
+    return Wish(replace(preferences, rebalance=rebalance), "; ".join(filter(None, complaints)))
+
+
+def _unknown(source: str, named: Mapping[ClusterName, ClusterPreferences], observation: Observation) -> str:
+    unknown = sorted(set(named) - set(observation.clusters) - {EVERY_OTHER_CLUSTER})
+    return f"{source} names clusters that are not there: {', '.join(unknown[:LISTED])}" if unknown else ""
+
+
+def complaint(observation: Observation) -> str:
+    """What of a Job's annotation or policy is not followed; cheap where neither names a cluster."""
+    if names.PREFERENCES_ANNOTATION in observation.job.annotations or observation.policy.clusters:
+        return wish(observation).complaint
+    return ""
 
 
 def policy_preferences(

@@ -93,9 +93,10 @@ def _begin(observation: Observation, placement: Placement, events: tuple[Event, 
     if "startTime" not in draft.fields:
         draft.start()
     draft.count(seen.progress)
-    complaint = candidates.wish(observation).complaint
-    if complaint:
-        events = (*events, Event("Warning", "PreferencesMalformed", complaint))
+    wished = candidates.wish(observation)
+    if wished.complaint:
+        reason = "PreferencesMalformed" if wished.malformed else "PreferencesIgnored"
+        events = (*events, Event("Warning", reason, wished.complaint))
     return replace(_write(observation, draft, placement, events), claim=claim)
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from dispatcher.core import names
 from dispatcher.core.actions import Event
+from dispatcher.core.candidates import complaint
 from dispatcher.core.job import Job
 from dispatcher.core.observation import Attempt, Observation, Refusal
 from dispatcher.core.placement import Placement, Share, ShareState
@@ -53,6 +54,9 @@ def tell_dispatched(
     if any(share.id not in seen.by_share for share in placement.active):
         return Told()
     summary = describe(placement)
+    found = complaint(observation)
+    if found:
+        summary += f". {found}"
     if job.is_true(names.DISPATCHED):
         draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
         return Told()

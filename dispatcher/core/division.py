@@ -127,7 +127,7 @@ def divide(
     ]
     reason = ""
     if amounts:
-        why = _why_no_more(clusters, preferences=preferences, pods=pods, work=work, capacity=capacity)
+        why = why_no_more(clusters, preferences=preferences, pods=pods, work=work, capacity=capacity)
         reason = f"{' and '.join(amounts)} not placed: {why}"
     return Division(parts, unplaced_parallelism, unplaced_completions, reason)
 
@@ -257,13 +257,13 @@ def _give_everyone_one(total: int, wanted: dict[int, int]) -> None:
         wanted[id_] = 1
 
 
-def _why_no_more(
+def why_no_more(
     clusters: Sequence[ClusterName],
     *,
     preferences: Preferences,
     pods: Plan,
     work: Plan | None,
-    capacity: Counts,
+    capacity: Counts = NONE,
 ) -> str:
     """Each cluster's reason for not taking more, clusters with the same reason together."""
     reasons: dict[str, list[ClusterName]] = {}

@@ -11,6 +11,7 @@ from dispatcher.core.job import Job
 from dispatcher.core.manifest import suffixed_name
 from dispatcher.core.observation import Observation, Refusal
 from dispatcher.core.placement import MAX_SHARES, Counts, Placement, Share
+from dispatcher.core.planner import Plan
 from dispatcher.core.preferences import ClusterPreferences, Preferences
 from dispatcher.core.progress import Progress
 
@@ -116,6 +117,9 @@ def place_outstanding(
         whole=most == 1 or len(placement.shares) >= MANY_SHARES,
     )
     divided, parts = fit.division, fit.division.parts
+    waiting = divided.reason
+    if waiting and fit.claim is None and placement.held:
+        waiting = _rest(observation, placement, divided, order)
     if fit.claim is not None and not parts:
         if not placement.shares and not placement.retired:
             return Problem(names.WAITING_FOR_ROOM, divided.reason, fit.claim)
@@ -135,7 +139,32 @@ def place_outstanding(
             additions.append((cluster, parts[cluster].parallelism, own, interval))
     else:
         additions += [(cluster, part.parallelism, part.completions, None) for cluster, part in parts.items()]
-    return Placed(added(observation, placement, additions), divided.reason, fit.claim)
+    return Placed(added(observation, placement, additions), waiting, fit.claim)
+
+
+def _rest(
+    observation: Observation,
+    placement: Placement,
+    divided: division.Division,
+    clusters: Sequence[names.ClusterName],
+) -> str:
+    """What bounds leave over of a Job that runs, in words: of the whole Job, against the bounds as they were given."""
+    job = observation.job
+    pods, work = dict.fromkeys(clusters, 0), dict.fromkeys(clusters, 0)
+    for share in placement.held:
+        pods[share.cluster] = pods.get(share.cluster, 0) + share.parallelism
+        work[share.cluster] = work.get(share.cluster, 0) + (share.completions or 0)
+    for name, part in divided.parts.items():
+        pods[name] += part.parallelism
+        work[name] += part.completions or 0
+    amounts = [f"{divided.unplaced_parallelism} of {job.parallelism} parallelism"]
+    amounts.append(f"{divided.unplaced_completions} of {job.completions} completions")
+    left = [divided.unplaced_parallelism, divided.unplaced_completions]
+    shown = " and ".join(text for text, amount in zip(amounts, left, strict=True) if amount)
+    why = division.why_no_more(
+        clusters, preferences=wish(observation).preferences, pods=Plan(pods, {}), work=Plan(work, {})
+    )
+    return f"{shown} not placed: {why}"
 
 
 def _left_of(

@@ -35,6 +35,8 @@ class Preferences:
     """By exact name; ``*`` stands for every cluster that is not named."""
     rebalance: bool = False
     """Whether a cluster may lose what it has, so that the division comes closer to the weights."""
+    unknown: tuple[str, ...] = ()
+    """Paths of keys that were not understood, and are ignored."""
 
     def of(self, cluster: ClusterName) -> ClusterPreferences | None:
         """The cluster's own entry, else that of ``*``; ``None`` leaves the cluster without work."""
@@ -67,6 +69,7 @@ def read_preferences(value: strict_json.Value, where: str = "") -> Preferences:
         JsonError: as for :func:`parse_preferences`.
     """
     rebalance = False
+    unknown: list[str] = []
     clusters: dict[ClusterName, ClusterPreferences] = {}
     for key, given in members(value, where):
         path = member(where, key)
@@ -78,11 +81,15 @@ def read_preferences(value: strict_json.Value, where: str = "") -> Preferences:
             case "clusters":
                 # Go adds to the map that an earlier key of this name has made.
                 for name, entry in members(given, path):
-                    clusters[ClusterName(name)] = _read_cluster(entry, member(path, name))
-    return Preferences(clusters=clusters, rebalance=rebalance)
+                    clusters[ClusterName(name)] = _read_cluster(entry, member(path, name), unknown)
+            case "rebalance":
+                pass
+            case _:
+                unknown.append(path)
+    return Preferences(clusters=clusters, rebalance=rebalance, unknown=tuple(unknown))
 
 
-def _read_cluster(value: strict_json.Value, where: str) -> ClusterPreferences:
+def _read_cluster(value: strict_json.Value, where: str, unknown: list[str]) -> ClusterPreferences:
     min_replicas = 0
     max_replicas: int | None = None
     weight = 0
@@ -95,4 +102,8 @@ def _read_cluster(value: strict_json.Value, where: str) -> ClusterPreferences:
                 max_replicas = None if given is None else integer(given, path)
             case "weight" if given is not None:
                 weight = integer(given, path)
+            case "minreplicas" | "weight":
+                pass
+            case _:
+                unknown.append(path)
     return ClusterPreferences(min_replicas=min_replicas, max_replicas=max_replicas, weight=weight)
