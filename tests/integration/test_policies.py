@@ -190,7 +190,7 @@ def _pods_of(summary: str, cluster: str) -> int:
 async def test_elastic_growth_follows_the_policy_and_only_adds(labelled: Planes) -> None:
     weights = {"worker-1": {"weight": 1}, "worker-2": {"weight": 1}, "worker-3": {"weight": 0}}
     await apply_policy(labelled, division="Weighted", clusters=weights)
-    size = {"completionMode": "Indexed", "parallelism": 4, "completions": 4}
+    size: Manifest = {"completionMode": "Indexed", "parallelism": 4, "completions": 4}
     job = await labelled.create(job_of(labelled, "elastic", script=NEVER_ENDS, **size))
     await labelled.job_when("elastic", lambda job: count(job, "active") == 4)
     pods = {pod["metadata"]["uid"] for api in labelled.workers for pod in await labelled.pods(api)}
@@ -258,7 +258,7 @@ async def test_bounds_that_leave_a_part_waiting(labelled: Planes) -> None:
     found = await labelled.job_when("render", has_reason(names.FULLY_PLACED, "WaitingForRoom"))
     assert (
         "6 of 18 completions not placed: maxReplicas 4 reached"
-        in condition(found, names.FULLY_PLACED)["message"]
+        in (condition(found, names.FULLY_PLACED) or {})["message"]
     )
     await labelled.job_when("render", is_dispatched)
 
