@@ -34,7 +34,7 @@ lint: venv ## Style, formatting, types, import rules
 	.venv/bin/lint-imports
 
 .PHONY: test
-test: setup lint prometheus ## Lint and every suite's short form, on real API servers
+test: setup lint prometheus nodes ## Lint and every suite's short form, on real API servers
 	$(PY) -m pytest $(ARGS)
 
 .PHONY: test-chart
@@ -44,6 +44,10 @@ test-chart: setup ## Charts, accounts, joining and policies on real API servers
 .PHONY: prometheus
 prometheus:
 	@hack/setup/prometheus
+
+.PHONY: nodes
+nodes: setup
+	@$(PY) -m hack.lab build --kubelet
 
 .PHONY: test-observability
 test-observability: setup prometheus ## Metrics, alerts and dashboards against a real Prometheus

@@ -14,9 +14,11 @@ import click
 
 from hack import commandline
 from hack.lab.api import ApiError
-from hack.lab.binaries import DEFAULT_KUBERNETES, provide
+from hack.lab.binaries import DEFAULT_KUBERNETES, provide, provide_kubelet
 from hack.lab.component import ComponentFailed
 from hack.lab.gobuild import BuildFailed
+from hack.lab.kubelet.machine import MachineError
+from hack.lab.kubelet.support import make_possible
 from hack.lab.lab import DEFAULT_FOLDER, Lab, LabError
 
 folder_option = click.option(
@@ -60,7 +62,7 @@ def main() -> None:
     type=click.Choice(["kwok", "kubelet", "none"]),
     default="kwok",
     show_default=True,
-    help="Nodes of each plane: fake ones, real ones, or none.",
+    help="Nodes: fake ones; a real one on each worker (Linux, root; installs Debian's packages); none.",
 )
 @version_option
 @click.option("--bare", is_flag=True, help="Planes only: no CRDs, no accounts, no WorkerClusters.")
@@ -69,10 +71,6 @@ def up(*, workers: int, folder: Path, nodes: str, kubernetes_version: str, bare:
 
     A healthy lab with the same options is left as it is.
     """
-    if nodes == "kubelet":
-        raise click.UsageError(
-            "--nodes kubelet is not available yet: take kwok (fake nodes, scripted pods) or none"
-        )
     _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     lab = Lab.up(
         folder, workers=workers, nodes=nodes, kubernetes_version=kubernetes_version, bare=bare, report=say
@@ -121,10 +119,20 @@ def status(*, folder: Path, output: str) -> None:
 
 @main.command()
 @version_option
-def build(*, kubernetes_version: str) -> None:
+@click.option(
+    "--kubelet", is_flag=True, help="With what real nodes need, if they can run here; else say why not."
+)
+def build(*, kubernetes_version: str, kubelet: bool) -> None:
     """Build what is missing of the binaries, without starting anything."""
     binaries = provide(kubernetes_version, report=say)
     say(f"binaries of Kubernetes {binaries.kubernetes_version}, kwok and helm are there")
+    if not kubelet:
+        return
+    if obstacle := make_possible(say):
+        say(f"no kubelet: {obstacle}")
+    else:
+        provide_kubelet(kubernetes_version, report=say)
+        say(f"kubelet {binaries.kubernetes_version} and what it needs are there")
 
 
 def _shown(path: Path) -> Path:
@@ -144,7 +152,7 @@ def _end_like_ctrl_c(*numbers: signal.Signals) -> None:
         signal.signal(number, interrupt)
 
 
-FAILURES = (ApiError, BuildFailed, ComponentFailed, LabError, TimeoutError)
+FAILURES = (ApiError, BuildFailed, ComponentFailed, LabError, MachineError, TimeoutError)
 
 
 if __name__ == "__main__":

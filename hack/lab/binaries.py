@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,9 +28,12 @@ HELM = "4.3.1"
 PLANES_BUILD = Estimate(packages=2716, seconds=450)
 KWOK_BUILD = Estimate(packages=585, seconds=110)
 HELM_BUILD = Estimate(packages=895, seconds=150)
+# After the planes, with which it shares most packages.
+KUBELET_BUILD = Estimate(packages=500, seconds=120)
 
 PLANE_PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 MAIN = Path(__file__).parent / "planes" / "main.go"
+KUBELET_MAIN = Path(__file__).parent / "kubelet" / "main.go"
 LDFLAGS = "-s -w"
 
 
@@ -74,47 +78,86 @@ def provide(kubernetes_version: str, *, report: Report) -> Binaries:
     )
 
 
+def provide_kubelet(kubernetes_version: str, *, report: Report) -> Path:
+    """Finds or builds the kubelet, which only real nodes need.
+
+    Raises BuildFailed.
+    """
+    version = kubernetes_version.removeprefix("v")
+    present = shutil.which("kubelet")
+    if present and _version_of(Path(present)) == f"Kubernetes v{version}":
+        return Path(present).absolute()
+    step = _linked(
+        version,
+        KUBELET_MAIN,
+        what=f"kubelet {version}",
+        name="kubelet",
+        program="kubelet",
+        estimate=KUBELET_BUILD,
+    )
+    build_missing([step], report=report)
+    return step.target / "kubelet"
+
+
 def _present_planes(version: str) -> Path | None:
     """A folder of KUBEBUILDER_ASSETS or PATH that holds all of a control plane in exactly this version."""
     for folder in (os.environ.get("KUBEBUILDER_ASSETS", ""), *os.environ.get("PATH", "").split(os.pathsep)):
         path = Path(folder)
         if not folder or not all(os.access(path / program, os.X_OK) for program in PLANE_PROGRAMS):
             continue
-        if _version_of(path) == f"Kubernetes v{version}":
+        if _version_of(path / "kube-apiserver") == f"Kubernetes v{version}":
             return path.absolute()
     return None
 
 
 def _planes(version: str) -> Step:
-    recipe = hashlib.sha256(MAIN.read_bytes() + LDFLAGS.encode()).hexdigest()[:8]
+    return _linked(
+        version,
+        MAIN,
+        what=f"Kubernetes {version} (etcd, control plane, kubectl)",
+        name="kubernetes",
+        program="kube-apiserver",
+        links=PLANE_PROGRAMS,
+        estimate=PLANES_BUILD,
+    )
+
+
+def _linked(
+    version: str,
+    main: Path,
+    *,
+    what: str,
+    name: str,
+    program: str,
+    links: Sequence[str] = (),
+    estimate: Estimate,
+) -> Step:
+    """A binary `name` of `main` and Kubernetes' modules, called also by `links`; `program` tells its version."""
+    recipe = hashlib.sha256(main.read_bytes() + LDFLAGS.encode()).hexdigest()[:8]
 
     def build(folder: Path, progress: Progress) -> None:
         module = folder / "module"
         module.mkdir()
-        shutil.copy(MAIN, module / "main.go")
+        shutil.copy(main, module / "main.go")
         (module / "go.mod").write_text(_go_mod(version))
         flags = ["-mod=mod", "-trimpath", "-v", "-ldflags", " ".join([LDFLAGS, *_version_stamp(version)])]
         run_go(
-            ["build", *flags, "-o", "../kubernetes", "."],
+            ["build", *flags, "-o", f"../{name}", "."],
             folder=module,
             environment=go_environment(),
             log=folder / "build.log",
-            estimate=PLANES_BUILD,
+            estimate=estimate,
             report=progress,
         )
         shutil.rmtree(module)
-        for program in PLANE_PROGRAMS:
-            (folder / program).symlink_to("kubernetes")
-        said = _version_of(folder)
+        for link in links:
+            (folder / link).symlink_to(name)
+        said = _version_of(folder / program)
         if said != f"Kubernetes v{version}":
-            raise BuildFailed(f"the new API server is not v{version}, it says {said!r}")
+            raise BuildFailed(f"the new {program} is not v{version}, it says {said!r}")
 
-    return Step(
-        what=f"Kubernetes {version} (etcd, control plane, kubectl)",
-        target=cache_folder() / "kubernetes" / f"v{version}-{recipe}",
-        seconds=PLANES_BUILD.cold,
-        build=build,
-    )
+    target = cache_folder() / name / f"v{version}-{recipe}"
+    return Step(what=what, target=target, seconds=estimate.cold, build=build)
 
 
 def _tool(name: str, version: str, package: str, estimate: Estimate) -> Step:
@@ -140,9 +183,8 @@ def _version_stamp(version: str) -> list[str]:
     return [f"-X {package}.{key}={value}" for package in packages for key, value in values.items()]
 
 
-def _version_of(folder: Path) -> str:
-    command = [str(folder / "kube-apiserver"), "--version"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+def _version_of(program: Path) -> str:
+    answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     return answer.stdout.strip() or answer.stderr.strip()
 
 

@@ -8,19 +8,23 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from hack.lab import processes, registration
-from hack.lab.binaries import DEFAULT_KUBERNETES, Binaries, provide
+from hack.lab.binaries import DEFAULT_KUBERNETES, Binaries, provide, provide_kubelet
 from hack.lab.component import Cancelled
+from hack.lab.kubelet import machine, support
+from hack.lab.kubelet.node import Kubelet
 from hack.lab.plane import Plane
+from hack.lab.processes import ProcessId
 from hack.lab.state import JSON, StateFile
 
 DEFAULT_FOLDER = Path(".lab")
 MANAGEMENT = "management"
-NODES = {"kwok": (1, 3), "none": (0, 0)}  # nodes of the management plane, nodes of each worker
+# Nodes of kwok on the management plane and on each worker. With "kubelet", each worker has one real node.
+NODES = {"kwok": (1, 3), "kubelet": (0, 0), "none": (0, 0)}
 
 Report = Callable[[str], None]
 
@@ -69,7 +73,10 @@ class Lab:
             return lab
         if nodes not in NODES:
             raise LabError(f"no nodes of the kind {nodes!r}: there are {', '.join(NODES)}")
+        if nodes == "kubelet":
+            _make_possible(lab.folder, report)
         binaries = provide(kubernetes_version, report=report)
+        kubelet = provide_kubelet(kubernetes_version, report=report) if nodes == "kubelet" else None
         begin = time.monotonic()
         lab.folder.mkdir(parents=True, exist_ok=True)
         with lab._alone():
@@ -81,7 +88,7 @@ class Lab:
                 {**wanted, "ready": False, "planes": {name: {"components": {}} for name in names}}
             )
             try:
-                lab._start(binaries, nodes=nodes, bare=bare, report=report)
+                lab._start(binaries, kubelet, nodes=nodes, bare=bare, report=report)
             except BaseException:
                 report("stopping what was started")
                 lab._remove()
@@ -170,7 +177,7 @@ class Lab:
         """
         if not self.folder.is_dir():
             left = processes.marked(self.folder)
-            processes.kill(left)
+            self._end(left)
             return bool(left)
         with self._alone():
             if not self._state.exists() and not processes.marked(self.folder):
@@ -225,11 +232,14 @@ class Lab:
             )
         self.folder.chmod(0o700)
 
-    def _start(self, binaries: Binaries, *, nodes: str, bare: bool, report: Report) -> None:
+    def _start(
+        self, binaries: Binaries, kubelet: Path | None, *, nodes: str, bare: bool, report: Report
+    ) -> None:
         self._link_commands(binaries)
         said = subprocess.run([binaries.etcd, "--version"], capture_output=True, text=True, check=True).stdout
         etcd_version = said.splitlines()[0].removeprefix("etcd Version:").strip()
         management_nodes, worker_nodes = NODES[nodes]
+        real = None if kubelet is None else self._real(kubelet, binaries.kubernetes_version, report)
         cancel = threading.Event()
 
         def bring_up(plane: Plane) -> JSON | None:
@@ -238,6 +248,7 @@ class Lab:
                 binaries,
                 etcd_version=etcd_version,
                 node_count=management_nodes if is_management else worker_nodes,
+                kubelet=None if is_management else real,
                 report=report,
                 cancel=cancel,
             )
@@ -266,6 +277,14 @@ class Lab:
                 assert access is not None
                 registration.register(self.management, worker, access)
 
+    def _real(self, kubelet: Path, version: str, report: Report) -> Kubelet:
+        snapshotter = support.snapshotter(self.folder)
+        if snapshotter != "overlayfs":
+            report(
+                f"overlayfs cannot be mounted in {self.folder}: containers get plain copies of their images"
+            )
+        return Kubelet(program=kubelet, version=version, programs=support.programs(), snapshotter=snapshotter)
+
     def _link_commands(self, binaries: Binaries) -> None:
         (self.folder / "bin").mkdir()
         self.kubectl.symlink_to(binaries.kubectl)
@@ -274,5 +293,27 @@ class Lab:
     def _remove(self) -> None:
         recorded = [component.process for plane in self.planes for component in plane.components]
         known = [process for process in recorded if process is not None]
-        processes.kill({*known, *processes.marked(self.folder)})
+        self._end(known)
         shutil.rmtree(self.folder)
+
+    def _end(self, known: Iterable[ProcessId]) -> None:
+        """Ends these and all that bear the lab's mark, and gives back what real nodes have of the machine."""
+        processes.kill(known)
+        while left := processes.marked(self.folder):  # containerd may have started others meanwhile
+            processes.kill(left)
+        machine.clear(self.folder)
+
+
+def _make_possible(folder: Path, report: Report) -> None:
+    """Installs what real nodes need, where that may be.
+
+    Raises LabError when they cannot run here.
+    """
+    obstacle = support.make_possible(report)
+    covered = [top for top in support.COVERED if folder.is_relative_to(top.resolve())]
+    if obstacle is None and covered:
+        obstacle = (
+            f"a lab with real nodes cannot be below {covered[0]}, which its nodes cover: take another --dir"
+        )
+    if obstacle is not None:
+        raise LabError(f"{obstacle}. Without real nodes: --nodes kwok (fake nodes, scripted pods)")

@@ -40,6 +40,7 @@ class PlaneCertificates:
     controller_manager: KeyPair
     scheduler: KeyPair
     nodes: KeyPair
+    node: KeyPair
     etcd_client: KeyPair
     kubelet_client: KeyPair
     front_proxy_authority: Path
@@ -117,6 +118,7 @@ def files(folder: Path) -> PlaneCertificates:
         controller_manager=pair("controller-manager"),
         scheduler=pair("scheduler"),
         nodes=pair("nodes"),
+        node=pair("node"),
         etcd_client=pair("etcd-client"),
         kubelet_client=pair("kubelet-client"),
         front_proxy_authority=folder / "front-proxy-ca.crt",
@@ -125,8 +127,11 @@ def files(folder: Path) -> PlaneCertificates:
     )
 
 
-def make(folder: Path, *, service_address: str) -> PlaneCertificates:
-    """Makes all files of one plane in `folder`. `service_address` is that of the Service `kubernetes`."""
+def make(folder: Path, *, service_address: str, node: str) -> PlaneCertificates:
+    """Makes all files of one plane in `folder`.
+
+    `service_address` is that of the Service `kubernetes`, `node` the name of its real node, should it have one.
+    """
     folder.mkdir(parents=True, mode=0o700)
     made = files(folder)
     masters = ["system:masters"]
@@ -136,6 +141,7 @@ def make(folder: Path, *, service_address: str) -> PlaneCertificates:
     authority.client(made.controller_manager, user="system:kube-controller-manager")
     authority.client(made.scheduler, user="system:kube-scheduler")
     authority.client(made.nodes, user="lab:nodes", groups=masters)
+    authority.client(made.node, user=f"system:node:{node}", groups=["system:nodes"])
     authority.client(made.etcd_client, user="kube-apiserver-etcd-client")
     authority.client(made.kubelet_client, user="kube-apiserver-kubelet-client", groups=masters)
     Authority(folder, "front-proxy-ca").client(made.front_proxy_client, user=FRONT_PROXY_CLIENT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import threading
 import time
@@ -13,7 +14,12 @@ from hack.lab.api import Api, ApiError, write_kubeconfig
 from hack.lab.binaries import Binaries
 from hack.lab.component import READY_SECONDS, Cancelled, Component, ComponentFailed, PortTaken
 from hack.lab.components import Launch, PlaneFiles
+from hack.lab.kubelet import node as real_node
+from hack.lab.kubelet.node import Kubelet, Place
 from hack.lab.state import StateFile
+
+# A kubelet ends when containerd is not there yet, and counts on an init system to start it again.
+KUBELET_STARTS = 20
 
 
 class Plane:
@@ -80,6 +86,21 @@ class Plane:
         """Plays the pods with a script."""
         return self._component("scripter")
 
+    @property
+    def kubelet(self) -> Component:
+        """The kubelet of the plane's real node."""
+        return self._component("kubelet")
+
+    @property
+    def node(self) -> Component:
+        """Holds the mount namespace of the plane's real node."""
+        return self._component("node")
+
+    @property
+    def containerd(self) -> Component:
+        """What runs the pods of the plane's real node."""
+        return self._component("containerd")
+
     def _component(self, name: str) -> Component:
         return Component(self._state, plane=self.name, name=name, certificates=self.certificates)
 
@@ -89,16 +110,21 @@ class Plane:
         *,
         etcd_version: str,
         node_count: int,
+        kubelet: Kubelet | None,
         report: Callable[[str], None],
         cancel: threading.Event,
     ) -> None:
         """Makes certificates, starts everything and waits until a Job's pod could be created and scheduled.
 
-        Raises ComponentFailed, or Cancelled once `cancel` is set.
+        `node_count` nodes of kwok, or with a `kubelet` (then `node_count` is 0) one real node.
+
+        Raises ComponentFailed, MachineError, or Cancelled once `cancel` is set.
         """
         begin = time.monotonic()
         self.folder.mkdir(mode=0o700)
-        pki.make(self.folder / "pki", service_address=components.SERVICE_ADDRESS)
+        pki.make(
+            self.folder / "pki", service_address=components.SERVICE_ADDRESS, node=real_node.name_of(self.name)
+        )
         files = PlaneFiles(folder=self.folder, certificates=self.certificates, audit_log=self.audit_log)
 
         def etcd() -> Launch:
@@ -127,9 +153,23 @@ class Plane:
             ]
             nodes.create(self.api, plane=self.name, count=node_count)
         self._start(rest, cancel)
+        if kubelet is not None:
+            real_node.bring_up(self._place(), kubelet, add=self._add, cancel=cancel)
+            self._wait_for_real_node(cancel)
         self._wait(lambda: nodes.are_ready(self.api, count=node_count), f"{node_count} nodes", cancel)
         self._wait(self._accepts_pods, "the account `default` of pods", cancel)
         report(f"{self.name}: ready after {time.monotonic() - begin:.1f} s")
+
+    def start(self) -> None:
+        """Starts again what of it does not run, and waits until all works. A real node's namespace must be left.
+
+        Raises ComponentFailed.
+        """
+        for component in self.components:
+            if not component.is_running():
+                component.start()
+        if any(component.name == "kubelet" for component in self.components):
+            self._wait_for_real_node(threading.Event())
 
     def _start(self, builders: Sequence[Callable[[], Launch]], cancel: threading.Event) -> None:
         """Starts all, then waits for all; a builder is asked anew when its port was taken meanwhile."""
@@ -153,6 +193,30 @@ class Plane:
 
     def _add(self, launch: Launch) -> Component:
         return Component.add(self._state, launch, plane=self.name, certificates=self.certificates)
+
+    def _wait_for_real_node(self, cancel: threading.Event) -> None:
+        kubelet, starts = self.kubelet, itertools.count(1)
+        path = f"/api/v1/nodes/{real_node.name_of(self.name)}"
+
+        def is_ready() -> bool:
+            if not kubelet.is_running():
+                if next(starts) == KUBELET_STARTS:
+                    kubelet.wait_healthy()  # says how it ended
+                cancel.wait(0.5)
+                kubelet.start()
+            return nodes.are_ready(self.api, count=1) and real_node.answers(self.api.get(path))
+
+        self._wait(is_ready, "its node", cancel)
+
+    def _place(self) -> Place:
+        return Place(
+            lab=self._state.folder,
+            plane=self.name,
+            number=list(self._state.read()["planes"]).index(self.name),
+            folder=self.folder / "node",
+            url=self.url,
+            certificates=self.certificates,
+        )
 
     def _write_kubeconfigs(self, files: PlaneFiles) -> None:
         certificates = self.certificates

@@ -17,7 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextlib.contextmanager
-def temporary_lab(purpose: str, *, workers: int, report: Callable[[str], None]) -> Iterator[Lab]:
+def temporary_lab(
+    purpose: str, *, workers: int, nodes: str = "kwok", report: Callable[[str], None]
+) -> Iterator[Lab]:
     """A lab in a folder of its own (``.lab-PURPOSE-…``, which ``make clean`` finds should this process be killed).
 
     SIGTERM and SIGHUP end the body as Ctrl-C does. Nothing interrupts the clearing up.
@@ -25,7 +27,7 @@ def temporary_lab(purpose: str, *, workers: int, report: Callable[[str], None]) 
     folder = Path(tempfile.mkdtemp(prefix=f".lab-{purpose}-", dir=ROOT))
     with _signals(_interrupt, signal.SIGTERM, signal.SIGHUP):
         try:
-            yield Lab.up(folder, workers=workers, report=report)
+            yield Lab.up(folder, workers=workers, nodes=nodes, report=report)
         finally:
             with _signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 Lab(folder).down()

@@ -190,12 +190,6 @@ def test_what_is_not_a_lab_is_left_alone(tmp_path: Path) -> None:
         Lab.open(tmp_path)
 
 
-def test_real_nodes_are_refused_for_now(folder: Path) -> None:
-    up = hack_lab("up", folder, "--nodes", "kubelet")
-    assert (up.returncode, "not available yet" in up.stderr) == (2, True)
-    assert not folder.exists()
-
-
 def test_an_impossible_version_is_refused(folder: Path) -> None:
     up = hack_lab("up", folder, *SMALL, "--kubernetes-version", "latest")
     assert (up.returncode, "expected a release such as" in up.stderr) == (1, True)
