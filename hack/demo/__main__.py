@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,10 +22,15 @@ from hack.demo.screen import Screen
 from hack.demo.view import View, look
 from hack.lab import ComponentFailed, Lab, LabError
 from hack.lab.gobuild import BuildFailed
+from hack.lab.kubelet.machine import MachineError
+from hack.lab.kubelet.support import make_possible
 from hack.running import ClusterJobs, Controller, ControllerFailed, temporary_lab
+from hack.running.view import registered, wait_available
 
-JOB_SECONDS = 60.0
-GONE_SECONDS = 30.0
+JOB_SECONDS = 120.0
+GONE_SECONDS = 60.0
+LOGS_SECONDS = 60.0
+KUBECTL_DISPATCH = Path(sys.executable).with_name("kubectl-dispatch")
 FRAME_SECONDS = 0.1
 """Changes that come within this time are shown together."""
 
@@ -34,8 +42,10 @@ class DemoFailed(RuntimeError):
 class Demonstration:
     """Shows Jobs of one lab, whose dispatcher runs."""
 
-    def __init__(self, lab: Lab, screen: Screen) -> None:
+    def __init__(self, lab: Lab, screen: Screen, *, real: bool) -> None:
+        """``real``: its pods truly run, so they have logs."""
         self._lab = lab
+        self._real = real
         self._screen = screen
         self._changed = asyncio.Event()
         self._management = ClusterJobs(lab.management, on_change=self._note)
@@ -51,10 +61,12 @@ class Demonstration:
             for worker in self._workers.values():
                 await stack.enter_async_context(worker)
             self._screen.step("A Job with one field more: spec.managedBy")
-            self._screen.manifest(jobs.SPLIT)
-            split = await self._complete(jobs.SPLIT)
+            split = await self._complete(jobs.REAL_SPLIT if self._real else jobs.SPLIT)
             self._screen.step("An Indexed Job: every index runs once, under its own number")
-            indexed = await self._complete(jobs.INDEXED)
+            indexed = await self._complete(jobs.REAL_INDEXED if self._real else jobs.INDEXED)
+            if self._real:
+                self._screen.step("The logs of its pods, from both clusters, through the management cluster")
+                await self._show_logs(indexed["metadata"]["name"])
             self._screen.step("Deleting both: their mirrors go first, then the Jobs")
             await self._delete((split, indexed))
 
@@ -62,6 +74,7 @@ class Demonstration:
         manifest: dict[str, Any] = yaml.safe_load(text)
         manifest["metadata"]["namespace"] = jobs.NAMESPACE
         name = manifest["metadata"]["name"]
+        self._screen.manifest(text)
         self._screen.note(f"kubectl apply -f {name}.yaml")
         created = await self._management.create(manifest)
         first: View | None = None
@@ -84,6 +97,21 @@ class Demonstration:
         self._screen.note(f"Complete: {', '.join(shown)}; {spent}; {_message(done, 'Complete')}")
         self._screen.division(first, view)
         return done
+
+    async def _show_logs(self, name: str) -> None:
+        self._screen.note(f"kubectl dispatch logs {name}")
+        process = await asyncio.create_subprocess_exec(
+            KUBECTL_DISPATCH,
+            *("-n", jobs.NAMESPACE, "logs", name),
+            env={**os.environ, "KUBECONFIG": str(self._lab.management.kubeconfig)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(LOGS_SECONDS):
+            said, refused = await process.communicate()
+        self._screen.output(said.decode(errors="replace"))
+        if process.returncode != 0:
+            raise DemoFailed(f"kubectl dispatch logs: {refused.decode(errors='replace').strip()}")
 
     def _look(self, created: dict[str, Any]) -> View:
         metadata = created["metadata"]
@@ -122,20 +150,31 @@ def _message(job: dict[str, Any], kind: str) -> str:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--workers", type=click.IntRange(min=1, max=6), default=2, show_default=True)
-def main(*, workers: int) -> None:
+@click.option(
+    "--nodes",
+    type=click.Choice(["auto", "kubelet", "kwok"]),
+    default="auto",
+    show_default=True,
+    help="Real nodes, fake ones, or real ones where they can run.",
+)
+def main(*, workers: int, nodes: str) -> None:
     """Start local clusters and a dispatcher, run split Jobs on them with live progress, leave nothing running."""
     screen = Screen()
     began = time.monotonic()
-    screen.step(
-        f"Starting a management cluster and {workers} worker clusters (real control planes, fake nodes)"
-    )
-    with temporary_lab("demo", workers=workers, report=screen.note) as lab:
+    screen.step(f"Starting a management cluster and {workers} worker clusters (real control planes)")
+    with contextlib.ExitStack() as stack:
+        lab, real = _start_lab(stack, screen, workers=workers, nodes=nodes)
         screen.step("Starting the dispatcher with its least-privileged account")
-        controller = Controller.start(lab)
+        address = stack.enter_context(registered(lab)) if real else ""
+        controller = Controller.start(
+            lab, environment={"JOB_DISPATCHER_VIEW_ADDRESS": address} if real else {}
+        )
         screen.note("WorkerClusters Ready: " + ", ".join(plane.name for plane in lab.workers))
         try:
-            asyncio.run(Demonstration(lab, screen).run())
-        except (DemoFailed, RuntimeError):
+            if real:
+                wait_available(lab)
+            asyncio.run(Demonstration(lab, screen, real=real).run())
+        except (DemoFailed, RuntimeError, TimeoutError):
             screen.note(f"The dispatcher's log ends with:\n{controller.last_words()}")
             raise
         finally:
@@ -144,7 +183,29 @@ def main(*, workers: int) -> None:
     screen.note(f"Nothing is left running. {time.monotonic() - began:.0f} s in all.")
 
 
-FAILURES = (BuildFailed, ComponentFailed, ControllerFailed, DemoFailed, LabError, RuntimeError)
+def _start_lab(stack: contextlib.ExitStack, screen: Screen, *, workers: int, nodes: str) -> tuple[Lab, bool]:
+    """The lab, and whether its nodes are real."""
+
+    def start(kind: str) -> Lab:
+        return stack.enter_context(temporary_lab("demo", workers=workers, nodes=kind, report=screen.note))
+
+    reason = make_possible(screen.note) if nodes == "auto" else None
+    if nodes != "kwok" and reason is None:
+        try:
+            lab = start("kubelet")
+        except (BuildFailed, ComponentFailed, LabError, MachineError) as error:
+            if nodes == "kubelet":
+                raise
+            reason = f"real nodes do not start: {error}"
+        else:
+            screen.note("Nodes: a kubelet with containerd on each worker; the pods truly run")
+            return lab, True
+    lab = start("kwok")
+    screen.note(f"Nodes: simulated by kwok, and their pods too{f' ({reason})' if reason else ''}")
+    return lab, False
+
+
+FAILURES = (BuildFailed, ComponentFailed, ControllerFailed, DemoFailed, LabError, RuntimeError, TimeoutError)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,11 @@ class Screen:
         """A line below a heading."""
         self.console.print(Text(f"  {text}", style="dim"), soft_wrap=True)
 
+    def output(self, text: str) -> None:
+        """What a command has written."""
+        for line in text.splitlines():
+            self.console.print(Text(f"  {line}"), soft_wrap=True)
+
     def manifest(self, text: str) -> None:
         """A manifest, as it is applied."""
         if self.console.is_terminal:
