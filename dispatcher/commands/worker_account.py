@@ -13,6 +13,7 @@ Manifest = dict[str, Any]
 
 CORE: Final = "core"
 TOKEN_RENEWAL: Final = "tokenRenewal"
+NODES: Final = "nodes"
 VIEW: Final = "view"
 FEATURES: Final = (CORE, TOKEN_RENEWAL)
 """The features of ``worker_rbac.yaml`` that a plain ``join`` gives."""

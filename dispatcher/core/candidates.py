@@ -147,7 +147,7 @@ def wish(observation: Observation) -> Wish:
     policy = observation.policy
     text = observation.job.annotations.get(names.PREFERENCES_ANNOTATION)
     if text is None:
-        preferences = policy_preferences(policy, observation.clusters, observation.room)
+        preferences = policy_preferences(policy, observation.clusters, free(observation))
         if policy.move_running:
             preferences = replace(preferences, rebalance=True)
         return Wish(preferences, _unknown(f"DispatchPolicy {policy.name}", policy.clusters, observation))
@@ -176,17 +176,29 @@ def complaint(observation: Observation) -> str:
     return ""
 
 
+def free(observation: Observation) -> dict[ClusterName, int]:
+    """What is free for a Job's pods where that is known: of a declared capacity, and on the nodes.
+
+    A cluster without declared room still weighs 1, for it frees some; one on whose nodes no pod of the Job fits, 0.
+    """
+    found = {name: max(1, room) for name, room in observation.room.items()}
+    for name, fits in observation.fits.items():
+        found[name] = min(found.get(name, fits), fits)
+    return found
+
+
 def policy_preferences(
     policy: Policy, clusters: Mapping[ClusterName, Cluster], room: Mapping[ClusterName, int]
 ) -> Preferences:
     """A policy in the planner's terms. Where it does not divide by weight, every cluster weighs the same.
 
-    ``room``: what is free on clusters with a capacity. For ``Available`` that is the weight; a cluster without a
-    capacity weighs what the others have on average.
+    ``room``: what is free, on clusters where that is known. For ``Available`` that is the weight; a cluster where it is
+    not known weighs what the others have on average. Where nothing is free anywhere, all weigh the same.
     """
     if not policy.clusters and policy.division not in (Division.WEIGHTED, Division.AVAILABLE):
         return EVEN
     average = max(1, sum(room.values()) // len(room)) if room else 1
+    none_free = not any(room.get(name, average) for name in clusters)
     by_name: dict[ClusterName, ClusterPreferences] = {}
     for name, cluster in clusters.items():
         own = policy.clusters.get(name, ClusterPreferences())
@@ -194,7 +206,7 @@ def policy_preferences(
         if policy.division is Division.WEIGHTED:
             weight = own.weight if name in policy.weights else cluster.weight
         elif policy.division is Division.AVAILABLE:
-            weight = max(1, room.get(name, average))
+            weight = 1 if none_free else room.get(name, average)
         by_name[name] = ClusterPreferences(
             min_replicas=own.min_replicas, max_replicas=own.max_replicas, weight=weight
         )

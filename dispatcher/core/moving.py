@@ -30,7 +30,7 @@ def why_not_here(observation: Observation, placement: Placement, share: Share) -
     found = ban(cluster, observation)
     if found is not None:
         return f"may not have the Job any more ({found.text})"
-    if not gives_work(preferences, share.cluster):
+    if not gives_work(preferences, share.cluster) and not _by_room(observation):
         return "may not have the Job any more (no weight and no minReplicas there)"
     most = most_clusters(observation.job, observation.policy)
     if most is None:
@@ -46,6 +46,12 @@ def why_not_here(observation: Observation, placement: Placement, share: Share) -
 def _may_move(observation: Observation) -> bool:
     """Cheap, for most Jobs are to stay: whether the policy or an annotation could say otherwise."""
     return observation.policy.move_running or names.PREFERENCES_ANNOTATION in observation.job.annotations
+
+
+def _by_room(observation: Observation) -> bool:
+    """Whether the weights are what is free at the moment."""
+    by_policy = names.PREFERENCES_ANNOTATION not in observation.job.annotations
+    return by_policy and observation.policy.division is Division.AVAILABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +84,7 @@ def drift(observation: Observation, placement: Placement) -> Drift | None:
     if not _may_move(observation):
         return None
     preferences = wish(observation).preferences
-    by_room = observation.policy.division is Division.AVAILABLE
-    if names.PREFERENCES_ANNOTATION in job.annotations:
-        by_room = False
-    if not preferences.rebalance or by_room or not job.completions or not job.parallelism:
+    if not preferences.rebalance or _by_room(observation) or not job.completions or not job.parallelism:
         return None
     leaving = any(share.state is ShareState.DRAINING for share in placement.shares)
     if leaving or len(placement.shares) >= placing.MANY_SHARES:

@@ -87,7 +87,8 @@ class Observation:
     are seen by labels, and labels get lost. ``settled`` is False right after a start, while some cluster
     has neither answered nor been given up on: a new Job waits for that. ``policy_fault``: why the Job's own
     policy cannot be used; nothing is placed until it can. ``room``: how many pods more than it holds the Job may
-    have on each cluster with a capacity; other clusters are absent.
+    have on each cluster with a capacity; other clusters are absent. ``fits``: how many pods of its template fit
+    on the nodes of each cluster now, where that is known and the policy divides by it.
     """
 
     job: Job
@@ -104,6 +105,7 @@ class Observation:
     policy: Policy = DEFAULT_POLICY
     policy_fault: str = ""
     room: Mapping[names.ClusterName, int] = field(default_factory=dict)
+    fits: Mapping[names.ClusterName, int] = field(default_factory=dict)
     settled: bool = True
 
     def is_ready(self, cluster: names.ClusterName, uid: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dispatcher.core import names
-from dispatcher.core.policy import DEFAULT_POLICY, Policy, read_policy
+from dispatcher.core.policy import DEFAULT_POLICY, Division, Policy, read_policy
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,14 @@ class Policies:
     def remove(self, namespace: str, name: str) -> None:
         """A policy is gone."""
         self._known.pop((namespace, name), None)
+
+    @property
+    def ask_for_room(self) -> bool:
+        """Whether some policy divides by what is free."""
+        return any(
+            isinstance(policy, Policy) and policy.division is Division.AVAILABLE
+            for policy in self._known.values()
+        )
 
     def of(self, namespace: str, annotations: Mapping[str, str]) -> tuple[Policy, str]:
         """A Job's policy: the annotated one, else the namespace's ``default``, else the built-in default; with

@@ -38,6 +38,7 @@ from dispatcher.operator.priorities import PriorityClasses
 from dispatcher.operator.queue import KeyQueue
 from dispatcher.operator.settings import Settings, SettingsError
 from dispatcher.operator.state_metrics import StateMetrics
+from dispatcher.operator.survey import Survey
 from dispatcher.operator.takeover import Takeover
 from dispatcher.operator.token_renewal import TokenRenewal
 from dispatcher.operator.world import World, utc_now
@@ -175,6 +176,8 @@ class Dispatcher:
             availability=availability,
         )
         fleet.is_writing = executor.writing
+        survey = Survey(wanted=lambda: world.policies.ask_for_room, clusters=lambda: fleet.clusters)
+        world.fits = survey.fits
         queue = KeyQueue(Reconciler(world, executor), concurrency=settings.concurrency)
         orphans = OrphanCollector(
             fleet=fleet,
@@ -220,6 +223,7 @@ class Dispatcher:
         background = [
             asyncio.create_task(reflector.run(), name="secrets"),
             asyncio.create_task(lag.run(), name="event loop lag"),
+            asyncio.create_task(survey.run(), name="free nodes"),
         ]
         if settings.priority_order:
             classes = PriorityClasses(api, world)
@@ -235,7 +239,7 @@ class Dispatcher:
         stopping = asyncio.create_task(self.stop.wait())
         try:
             await self._first_look(api, world, fleet, reflector)
-            settle = asyncio.create_task(self._settle(api, world, fleet))
+            settle = asyncio.create_task(self._settle(api, world, fleet, survey))
             background.append(settle)
             watch = asyncio.create_task(self._watch(world, fleet, configuration))
             background.append(watch)
@@ -381,11 +385,12 @@ class Dispatcher:
             if not token:
                 return
 
-    async def _settle(self, api: ApiServer, world: World, fleet: Fleet) -> None:
+    async def _settle(self, api: ApiServer, world: World, fleet: Fleet, survey: Survey) -> None:
         """New Jobs wait until every cluster was tried once, but not for ever."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.settle_timeout):
                 await fleet.all_tried()
+                await survey.look()
         if world.room.is_needed:
             await self._know_all_jobs(api, world)
         world.room.complete()

@@ -14,6 +14,7 @@ from dispatcher.core.job import TERMINAL, read_job
 from dispatcher.core.mirror import Mirror, read_mirror
 from dispatcher.core.observation import Attempt, Cluster, Observation, Refusal, Rules
 from dispatcher.core.placement import ShareState
+from dispatcher.core.policy import Division
 from dispatcher.operator.health_echo import WatchEcho
 from dispatcher.operator.job_tally import JobTally
 from dispatcher.operator.latency import Latencies
@@ -86,6 +87,8 @@ class World:
         self._edited: dict[Key, set[tuple[names.ClusterName, str]]] = defaultdict(set)
         self._idle_since: dict[str, dict[tuple[names.ClusterName, str], datetime]] = defaultdict(dict)
         self._attempts: dict[Key, dict[tuple[names.ClusterName, str], Attempt]] = defaultdict(dict)
+        self.fits: Callable[[dict[str, Any]], Mapping[names.ClusterName, int]] = lambda _manifest: {}
+        """How many pods of a Job fit on clusters' nodes (set by the process)."""
         self.priority_classes: dict[str, int] = {}
         self.room = RoomAccount(
             jobs=lambda: list(self.jobs),
@@ -308,6 +311,7 @@ class World:
             policy=policy,
             policy_fault=policy_fault,
             room=self.room.room((job.namespace, job.name), manifest),
+            fits=self.fits(manifest) if policy.division is Division.AVAILABLE else {},
             settled=self.settled,
         )
 

@@ -259,3 +259,17 @@ def test_the_workers_chart_is_what_join_makes(helm_program: Path, renewal: bool)
         return entry["kind"], entry["metadata"]["name"]
 
     assert sorted(objects, key=by_name) == sorted(made, key=by_name)
+
+
+@pytest.mark.parametrize("feature", ["nodes", "view"])
+def test_a_workers_features_bring_their_own_rights(helm_program: Path, feature: str) -> None:
+    objects = render(
+        helm_program,
+        "job-dispatcher-worker",
+        values={"accountName": "mine", f"{feature}.enabled": True},
+        namespace="there",
+    )
+    made = account_manifests(
+        namespace="there", account="mine", features=("core", "tokenRenewal", feature), manager="Helm"
+    )
+    assert of_kind(objects, "ClusterRole") == of_kind(made, "ClusterRole")

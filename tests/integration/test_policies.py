@@ -1,5 +1,6 @@
 """Policies on real planes: the documentation's examples, changes under running Jobs, and bad input that is repaired."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -130,6 +131,29 @@ async def test_a_divided_job_completes(labelled: Planes) -> None:
     await labelled.create(job_of(labelled, "render"))
     done = await labelled.job_when("render", is_complete)
     assert done["status"]["succeeded"] == 18
+
+
+async def test_available_knows_what_nodes_have_free(labelled: Planes) -> None:
+    """The nodes are looked at every 30 s, so Jobs are made until one was divided by what is free now."""
+    node = resource_path("v1", "nodes", name="worker-2-node-1")
+    body: Manifest = {"metadata": {"labels": {"test/gpu": "yes"}}}
+    reply = await labelled.workers[1].request("PATCH", node, body=body, content_type=MERGE_PATCH)
+    assert reply.ok, reply
+    await apply_policy(labelled, division="Available")
+    found: dict[str, tuple[int, int]] = {}
+    for number in range(60):
+        job = job_of(labelled, f"render-{number}", script=NEVER_ENDS)
+        job["spec"]["template"]["spec"]["nodeSelector"] = {"test/gpu": "yes"}
+        made = await labelled.create(job)
+        await labelled.job_when(f"render-{number}", is_dispatched)
+        found = await parts(labelled, made["metadata"]["uid"])
+        if set(found) == {"worker-2"}:
+            break
+        await labelled.delete(f"render-{number}")
+        await asyncio.sleep(1)
+    body = {"metadata": {"labels": {"test/gpu": None}}}
+    await labelled.workers[1].request("PATCH", node, body=body, content_type=MERGE_PATCH)
+    assert found == {"worker-2": (9, 18)}
 
 
 async def test_running_jobs_stay_and_new_ones_follow(labelled: Planes) -> None:

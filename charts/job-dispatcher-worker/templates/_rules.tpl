@@ -12,6 +12,9 @@ core
 {{- if .Values.tokenRenewal.enabled }}
 tokenRenewal
 {{- end }}
+{{- if .Values.nodes.enabled }}
+nodes
+{{- end }}
 {{- if .Values.view.enabled }}
 view
 {{- end }}
