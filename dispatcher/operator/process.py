@@ -190,6 +190,7 @@ class Dispatcher:
         renewal = TokenRenewal(fleet=fleet, management=api, namespace=settings.namespace, now=utc_now)
         drainer = Drainer(management=api, clusters=fleet.clusters, world=world, status=fleet.status)
         leases = self._leases(api, world, fleet, executor) if settings.leader_elect else None
+        world.room.owns = lambda job_uid: leases is None or leases.owns(job_uid)
         reflector = Reflector(api, resource_path("v1", "secrets", namespace=settings.namespace), secrets)
         health = Health(queue=queue, management=reflector, echo=world.echo)
         lag = LoopLag()

@@ -35,6 +35,7 @@ class Turn:
     created: str
     waits_since: str
     key: Key
+    uid: str
 
     def rank(self, long_ago: str) -> tuple[int, int, str, Key]:
         """What is lower is served first: those who wait since ``long_ago`` or before, then by priority, then by age."""
@@ -74,6 +75,8 @@ class RoomAccount:
         self._booked: dict[Key, Amounts] = {}
         self._claims: dict[Key, tuple[Turn, Claim]] = {}
         self._complete = False
+        self.owns: Callable[[str], bool] = lambda _uid: True
+        """Whether this process decides on the Job with this UID: a claim of another's may be served long since."""
 
     @property
     def is_needed(self) -> bool:
@@ -123,7 +126,7 @@ class RoomAccount:
         long_ago = self._long_ago()
         own = self._turn(key, manifest).rank(long_ago)
         for turn, claim in self._claims.values():
-            if turn.rank(long_ago) < own:
+            if turn.rank(long_ago) < own and self.owns(turn.uid):
                 for name in claim.clusters & free.keys():
                     free[name] -= claim.pods
         return {name: max(0, amount) for name, amount in free.items()}
@@ -146,7 +149,8 @@ class RoomAccount:
     def line(self) -> list[tuple[Key, Claim]]:
         """Who waits, first those served first."""
         long_ago = self._long_ago()
-        waiting = sorted(self._claims.values(), key=lambda entry: entry[0].rank(long_ago))
+        mine = (entry for entry in self._claims.values() if self.owns(entry[0].uid))
+        waiting = sorted(mine, key=lambda entry: entry[0].rank(long_ago))
         return [(turn.key, claim) for turn, claim in waiting]
 
     def _long_ago(self) -> str:
@@ -154,7 +158,9 @@ class RoomAccount:
 
     def _turn(self, key: Key, manifest: Manifest) -> Turn:
         created = manifest["metadata"].get("creationTimestamp", "")
-        return Turn(self._priority(manifest), created, waits_since(manifest), key)
+        return Turn(
+            self._priority(manifest), created, waits_since(manifest), key, manifest["metadata"]["uid"]
+        )
 
     def _amounts(self, manifest: Manifest) -> Amounts:
         job = read_job(manifest)

@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from dispatcher.clusters.client import MERGE_PATCH, resource_path
 from dispatcher.core import names
+from hack.lab import Lab
+from hack.running.controller import Controller
 from tests.integration.planes import (
     MANAGED_BY,
     NEVER_ENDS,
@@ -35,6 +37,30 @@ async def _set_capacity(planes: Planes, worker: int, parallelism: int | None) ->
     body = {"spec": {"capacity": None if parallelism is None else {"parallelism": parallelism}}}
     reply = await planes.management.request("PATCH", path, body=body, content_type=MERGE_PATCH)
     assert reply.ok, reply
+
+
+@pytest.fixture(scope="module")
+def controller(lab: Lab) -> Iterator[Controller]:
+    """A dispatcher that reads PriorityClasses."""
+    running = Controller.start(lab, managed_by=MANAGED_BY, options=["--priority-order"])
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+async def urgent(planes: Planes) -> AsyncIterator[str]:
+    """The name of a PriorityClass on the management plane."""
+    path = resource_path("scheduling.k8s.io/v1", "priorityclasses")
+    body = {
+        "apiVersion": "scheduling.k8s.io/v1",
+        "kind": "PriorityClass",
+        "metadata": {"name": planes.namespace},
+        "value": 1000,
+    }
+    reply = await planes.management.request("POST", path, body=body)
+    assert reply.ok, reply
+    yield planes.namespace
+    await planes.management.request("DELETE", f"{path}/{planes.namespace}")
 
 
 @pytest.fixture
@@ -133,3 +159,26 @@ async def test_what_does_not_fit_waits_and_is_placed_when_room_comes(bounded: Pl
     await bounded.delete("first")
     await bounded.job_when("second", is_complete)
     await bounded.job_when("third", is_dispatched)
+
+
+async def test_the_pods_priority_class_decides_who_is_next(bounded: Planes, urgent: str) -> None:
+    room = sum(CAPACITIES[: len(bounded.workers)])
+    size = {"parallelism": room, "completions": room, "script": NEVER_ENDS}
+    await bounded.create(_job(bounded, "running", **size))
+    await bounded.job_when("running", is_dispatched)
+    for name in ("early", "urgent"):
+        job = _job(bounded, name, **size)
+        if name == "urgent":
+            # Admission looks for the class where pods are made, and this one is on the management plane only.
+            job["spec"]["template"]["spec"]["priorityClassName"] = urgent
+        await bounded.create(job)
+        await bounded.job_when(name, has_reason(names.DISPATCHED, "WaitingForRoom"))
+    await bounded.delete("running")
+    placed = await bounded.job_when("urgent", lambda job: names.PLACEMENT_ANNOTATION in _annotations(job))
+    assert "startTime" in placed["status"]
+    early = await bounded.job_when("early", has_reason(names.DISPATCHED, "WaitingForRoom"))
+    assert "startTime" not in early["status"]
+
+
+def _annotations(job: dict[str, Any] | None) -> dict[str, str]:
+    return (job or {"metadata": {}})["metadata"].get("annotations") or {}

@@ -354,6 +354,18 @@ def test_a_job_that_goes_gives_its_place_up() -> None:
     assert book.woken == ["last"]
 
 
+def test_a_job_that_another_process_decides_on_keeps_nothing_back() -> None:
+    book = Book(a=2)
+    for name in ("running", "waiting", "last"):
+        book.add(name, parallelism=2, completions=2)
+        book.decide(name)
+    book.account.owns = lambda uid: uid != "uid-waiting"
+    assert [key[1] for key, _claim in book.account.line()] == ["last"]
+    book.end("running")
+    book.decide("last")
+    assert parts(book.jobs["team", "last"]) == {"a": (2, 2)}
+
+
 def test_nothing_is_given_before_all_jobs_are_known() -> None:
     book = Book(a=2)
     book.account = RoomAccount(
