@@ -9,6 +9,11 @@ from dispatcher.clusters import reply as replies
 from dispatcher.clusters.client import ApiServer, Params, TransportError, read_body, resource_path
 from dispatcher.clusters.reply import Outcome, Reply
 
+BLOCK_BYTES = 1 << 16
+"""Of a log at once: what a connection holds after a pause would otherwise be copied several times in one piece."""
+_UNSCHEDULED = "the pod is waiting to start: it has no node yet"
+"""What an answer without content to a request for a log means."""
+
 
 class LogBroken(Exception):
     """A log was refused, or its stream broke; ``reply`` says why."""
@@ -61,13 +66,15 @@ async def read_log(
         async with contextlib.AsyncExitStack() as stack:
             async with asyncio.timeout(open_timeout):
                 response = await stack.enter_async_context(api.send("GET", path, params=params))
+                if response.status == 204:
+                    raise LogBroken(Reply(Outcome.INVALID, 204, message=_UNSCHEDULED))
                 if response.status != 200:
                     raw = await read_body(response, 2**20)
                     raise LogBroken(replies.from_response(response.status, response.headers, raw))
             stack.callback(response.close)  # what is left of a stream must not go back to the pool
             while True:
                 async with asyncio.timeout(idle_timeout):
-                    block = await response.content.readany()
+                    block = await response.content.read(BLOCK_BYTES)
                 if not block:
                     return
                 yield block

@@ -21,7 +21,7 @@ JSON_PATCH: Final = "application/json-patch+json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
 
-Parameters = Mapping[str, str | int]
+Parameters = Mapping[str, str | int | Sequence[str]]
 
 
 class Listed(NamedTuple):
@@ -234,7 +234,7 @@ class Connection:
         for setting in self._identity.configuration.auth_settings().values():
             if setting.get("value"):
                 headers[setting["key"]] = setting["value"]
-        url = self.server + path + (f"?{urlencode(parameters)}" if parameters else "")
+        url = self.server + path + (f"?{urlencode(parameters, doseq=True)}" if parameters else "")
         try:
             return self._pool.request(
                 method,

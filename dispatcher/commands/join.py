@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from dispatcher.commands import joining
+from dispatcher.commands import joining, worker_account
+from dispatcher.commands.job_events import VIEW
 from dispatcher.commands.joining import WorkerAdministrator
 from dispatcher.commands.management import WORKER_CLUSTERS, ManagementCluster
 from dispatcher.commands.output import formatted
@@ -33,6 +34,12 @@ def _labels(_context: click.Context, _parameter: click.Parameter, values: tuple[
     "--existing-account", is_flag=True, help="The account is there (by chart or manifest): make none."
 )
 @click.option(
+    "--view/--no-view",
+    default=None,
+    help="Let the dispatcher read pods, their logs and Events there, for `pods` and `logs`.  [default: if the "
+    "management cluster serves view.jobdispatcher.io]",
+)
+@click.option(
     "--label", "labels", multiple=True, callback=_labels, metavar="KEY=VALUE", help="Label of the cluster."
 )
 @click.option(
@@ -58,6 +65,7 @@ def join(
     management: ManagementCluster,
     worker: WorkerAdministrator | None,
     existing_account: bool,
+    view: bool | None,
     labels: dict[str, str],
     weight: int | None,
     token_duration: float,
@@ -84,9 +92,11 @@ def join(
         raise click.UsageError("which cluster? give --worker-context NAME")
     if (output or only) and not dry_run:
         raise click.UsageError("-o and --only go with --dry-run")
+    if existing_account and view is not None:
+        raise click.UsageError("--view is about the account that --existing-account leaves as it is")
     registration = registration_manifest(name, labels=labels, weight=weight)
     if dry_run:
-        worker_objects = [] if existing_account else worker.account_objects()
+        worker_objects = [] if existing_account else worker.account_objects(_features(view))
         secret = joining.secret_manifest(name, management.namespace, None)
         _show(worker_objects, [secret, registration], output=output, only=only)
         return
@@ -94,8 +104,11 @@ def join(
     worker.kubeconfig(name, "")  # refusals before anything is made
     worker.warn_of_loopback()
     if not existing_account:
-        worker.make_account()
-        click.echo(f"account {worker.namespace}/{worker.account} is on the worker cluster")
+        if view is None:
+            view = _serves_view(management)
+        worker.make_account(_features(view))
+        reads = ", and may read pods, logs and Events there" if view else ""
+        click.echo(f"account {worker.namespace}/{worker.account} is on the worker cluster{reads}")
     kubeconfig = worker.kubeconfig(name, worker.new_token(token_duration))
     secret = joining.secret_manifest(name, management.namespace, kubeconfig)
     management.apply(joining.object_path(secret), secret)
@@ -106,6 +119,17 @@ def join(
         cluster = joining.wait_until_ready(management, name, timeout)
         version = (cluster.get("status") or {}).get("serverVersion", "")
         click.echo(f"workercluster.jobdispatcher.io/{name} is ready ({version})")
+
+
+def _serves_view(management: ManagementCluster) -> bool:
+    try:
+        return management.find(f"/apis/{VIEW}") is not None
+    except ClusterSaysNo as error:
+        return error.status == 503  # registered, and its server is away
+
+
+def _features(view: bool | None) -> tuple[str, ...]:
+    return (*worker_account.FEATURES, *([worker_account.VIEW] if view else []))
 
 
 def registration_manifest(name: str, *, labels: dict[str, str], weight: int | None) -> Manifest:

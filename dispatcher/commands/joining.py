@@ -5,7 +5,7 @@ import functools
 import ipaddress
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from dispatcher.commands.connection import Connection, resource_path
 from dispatcher.commands.durations import DURATION
 from dispatcher.commands.management import CONNECTION_OPTIONS, WORKER_CLUSTERS, ManagementCluster
 from dispatcher.commands.refusals import ClusterSaysNo, Manifest
-from dispatcher.commands.worker_account import account_manifests
+from dispatcher.commands.worker_account import FEATURES, account_manifests
 from dispatcher.commands.worker_clusters import ready_condition
 from dispatcher.core.names import TOKEN_RENEWAL_ENABLED, TOKEN_RENEWAL_LABEL
 
@@ -70,15 +70,16 @@ class WorkerAdministrator(Connection):
         """Which cluster it is: the UID of its kube-system namespace."""
         return cluster_uid(self)
 
-    def make_account(self) -> None:
+    def make_account(self, features: Sequence[str] = FEATURES) -> None:
         """Namespace, ServiceAccount, roles and bindings: made, or brought in line."""
-        for manifest in self.account_objects():
+        for manifest in self.account_objects(features):
             self.apply(object_path(manifest), manifest)
 
-    def account_objects(self) -> list[Manifest]:
-        """What :meth:`make_account` applies."""
+    def account_objects(self, features: Sequence[str] = FEATURES) -> list[Manifest]:
+        """What :meth:`make_account` applies. ``features``: whose rights (``worker_account``)."""
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
-        return [namespace, *account_manifests(namespace=self.namespace, account=self.account)]
+        account = account_manifests(namespace=self.namespace, account=self.account, features=features)
+        return [namespace, *account]
 
     def new_token(self, seconds: float) -> str:
         """A token of the account. Raises ClusterSaysNo; the server may give it a shorter life."""

@@ -1,15 +1,15 @@
 """``kubectl dispatch logs``: the logs of all of a Job's pods, as one stream."""
 
 import sys
-from collections.abc import Iterator
 from math import ceil
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import click
 
 from dispatcher.commands import colours
 from dispatcher.commands.completing import complete_clusters, complete_jobs
 from dispatcher.commands.durations import DURATION
+from dispatcher.commands.log_stream import Follow, once
 from dispatcher.commands.management import ManagementCluster, connection_options
 from dispatcher.commands.refusals import ClusterSaysNo, Manifest
 from dispatcher.commands.view_api import explained, view_path
@@ -63,6 +63,7 @@ def logs(
 
     They are read through the management API server, with your own rights: get on pods/log in the namespace, and on
     jobs/log of view.jobdispatcher.io. What is missing is said on standard error; the exit code is 1 then.
+    A follow whose connection breaks goes on where it was.
 
     \b
     Examples:
@@ -90,9 +91,12 @@ def logs(
         sys.stdout.buffer, prefix=prefix if prefix is not None else not pod, coloured=colours.are_wanted()
     )
     try:
-        with management.stream(path, parameters) as blocks:
-            for head, content in frames(blocks):
-                printer.show(head, content)
+        if follow:
+            frames = Follow(management, path, parameters, timestamps=timestamps).frames()
+        else:
+            frames = once(management, path, parameters)
+        for head, content in frames:
+            printer.show(head, content)
     except BrokenPipeError:
         # Whoever reads has enough, as in `logs | head`. Python would complain once more at its end.
         sys.stdout = None
@@ -136,34 +140,3 @@ class Printer:
                 text = colours.paint(text, _COLOURS[len(self._before) % len(_COLOURS)])
             self._before[key] = f"{text} ".encode()
         return self._before[key]
-
-
-def frames(blocks: Iterator[bytes]) -> Iterator[tuple[Manifest, bytes]]:
-    """The frames of an answer (dispatcher/view/lines.py): a header, and its bytes of whole lines.
-
-    Raises:
-        ClusterSaysNo: the answer ended in the middle of a frame.
-    """
-    import orjson
-
-    buffer = bytearray()
-    head: Any = None
-    for block in blocks:
-        buffer += block
-        start = 0
-        while True:
-            if head is None:
-                end = buffer.find(b"\n", start)
-                if end < 0:
-                    break
-                head = orjson.loads(memoryview(buffer)[start:end])
-                start = end + 1
-            size = int(head.get("bytes") or 0)
-            if len(buffer) - start < size:
-                break
-            yield head, bytes(memoryview(buffer)[start : start + size])
-            start += size
-            head = None
-        del buffer[:start]
-    if buffer or head is not None:
-        raise ClusterSaysNo("the answer broke off: the dispatcher or a connection went away; ask again")

@@ -1,7 +1,8 @@
 """The serving certificate: self-issued, kept in a Secret that all replicas share, renewed at two thirds of its life.
 
 The APIService's ``caBundle`` names every certificate that a replica may still serve with, so the order is: Secret
-with the new and the old in its bundle, ``caBundle``, and only then the new certificate in handshakes.
+with the new and the old in its bundle, ``caBundle``, and at the next look, when every API server has read that, the new
+certificate in handshakes.
 """
 
 import base64
@@ -9,10 +10,15 @@ import datetime
 import logging
 import os
 import tempfile
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from dispatcher.clusters.client import MERGE_PATCH, ApiServer, resource_path
 from dispatcher.clusters.reply import Outcome
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 logger = logging.getLogger(__name__)
 
@@ -53,15 +59,41 @@ def is_due(certificate: str, host: str, now: datetime.datetime) -> bool:
     """Whether a certificate is unreadable, for another name, or past two thirds of its life."""
     from cryptography import x509
 
+    read = _read(certificate)
+    if read is None:
+        return True
     try:
-        read = x509.load_pem_x509_certificate(certificate.encode())
         names = read.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (ValueError, x509.ExtensionNotFound):
+    except x509.ExtensionNotFound:
         return True
     life = read.not_valid_after_utc - read.not_valid_before_utc
     return (
         host not in names.get_values_for_type(x509.DNSName) or now > read.not_valid_before_utc + life * 2 / 3
     )
+
+
+def belongs(certificate: str, key: str) -> bool:
+    """Whether this is the certificate's key; false for what cannot be read."""
+    from cryptography.hazmat.primitives import serialization
+
+    read = _read(certificate)
+    try:
+        private = serialization.load_pem_private_key(key.encode(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    return read is not None and read.public_key().public_bytes(*form) == private.public_key().public_bytes(
+        *form
+    )
+
+
+def _read(certificate: str) -> "x509.Certificate | None":
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificate(certificate.encode())
+    except ValueError:
+        return None
 
 
 class ServingCertificate:
@@ -73,6 +105,7 @@ class ServingCertificate:
         self._name = f"{service}-serving"
         self._host = f"{service}.{namespace}.svc"
         self._in_use = ""
+        self._seen = ""
 
     async def keep(self, now: datetime.datetime) -> tuple[str, str] | None:
         """One look; a certificate and key (PEM) to serve with from now on, or None for no change."""
@@ -81,9 +114,13 @@ class ServingCertificate:
             return None
         if not await self._publish(secret["ca.crt"]):
             return None
-        if secret["tls.crt"] == self._in_use:
+        new, seen = secret["tls.crt"], self._seen
+        self._seen = new
+        if new == self._in_use:
             return None
-        self._in_use = secret["tls.crt"]
+        if self._in_use and new != seen:
+            return None  # API servers may not have read the new bundle yet
+        self._in_use = new
         return secret["tls.crt"], secret["tls.key"]
 
     async def _secret(self, now: datetime.datetime) -> dict[str, str] | None:
@@ -98,8 +135,11 @@ class ServingCertificate:
             logger.warning("no serving certificate", extra={"answer": str(reply)})
             return None
         data = _decoded(reply.body)
-        if is_due(data.get("tls.crt", ""), self._host, now):
-            body = self._made(now, old=data.get("tls.crt", ""))
+        old = data.get("tls.crt", "")
+        sound = belongs(old, data.get("tls.key", "")) and old in data.get("ca.crt", "")
+        if not sound or is_due(old, self._host, now):
+            # What is no certificate would make the whole bundle useless.
+            body = self._made(now, old=old if sound else "")
             # With the resourceVersion: of two replicas one wins, the other takes what it made at its next look.
             body["metadata"]["resourceVersion"] = reply.body["metadata"]["resourceVersion"]
             reply = await self._api.request("PUT", f"{collection}/{self._name}", body=body)

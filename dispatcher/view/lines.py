@@ -1,13 +1,14 @@
 """Whole lines of many logs, one after the other into one answer.
 
 Plain: lines, each with ``[cluster/pod/container] `` before it where asked for. Frames: a JSON line ``{"cluster",
-"pod", "container", "index", "bytes"}`` and then so many bytes of whole lines; or a line ``{"notice", "error"}``, which
-says what is missing. A reader of frames decides itself on prefixes and colours, and no log can pose as a notice.
+"pod", "container", "index", "bytes"}`` and then so many bytes of whole lines; or a line ``{"notice", "error"}``,
+which says what is missing, with ``"again": true`` where another request would go on; or ``{"alive": true}``, by which
+a reader knows that a silent follow has not been lost on the way. A reader of frames decides itself on prefixes and
+colours, and no log can pose as a notice.
 """
 
 import asyncio
-import re
-from typing import Final, Protocol
+from typing import Protocol
 
 import orjson
 
@@ -15,9 +16,6 @@ from dispatcher.view.sources import Pod
 
 LONGEST_LINE = 1 << 20
 """Bytes of a line that are held back until its end; a longer one is passed on in pieces."""
-
-
-_STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 
 
 class Writer(Protocol):
@@ -50,14 +48,21 @@ class Output:
         async with self._lock:
             await self._writer.write(data)
 
-    async def notice(self, text: str, *, error: bool = False) -> None:
-        """Say what is not there."""
+    async def notice(self, text: str, *, error: bool = False, again: bool = False) -> None:
+        """Say what is not there. ``again``: another request would go on."""
         if self._frames:
-            data = orjson.dumps({"notice": text, "error": error}) + b"\n"
+            said = {"notice": text, "error": error, **({"again": True} if again else {})}
+            data = orjson.dumps(said) + b"\n"
         else:
             data = f"[job-dispatcher] {text}\n".encode()
         async with self._lock:
             await self._writer.write(data)
+
+    async def alive(self) -> None:
+        """Tell a reader of frames that the connection works; nothing while a block is being sent."""
+        if self._frames and not self._lock.locked():
+            async with self._lock:
+                await self._writer.write(b'{"alive":true}\n')
 
 
 class Cutter:
@@ -83,42 +88,3 @@ class Cutter:
         """What came after the last newline, made a line."""
         rest, self._begun = self._begun, b""
         return rest + b"\n" if rest else b""
-
-
-class Stamps:
-    """Lines that came with timestamps: remembers the last one, and drops what was seen before a new start."""
-
-    def __init__(self, *, wanted: bool) -> None:
-        self.last = b""
-        self._wanted = wanted
-
-    def new(self, lines: bytes) -> bytes:
-        """The lines after the last one that was seen, without their timestamps unless they are wanted."""
-        kept = []
-        last = self.last
-        for line in lines.split(b"\n")[:-1]:
-            stamp, _, text = line.partition(b" ")
-            if not _STAMP.match(stamp):
-                # A node's own words, such as that it cannot read on.
-                kept.append(line)
-                continue
-            if self._resumed and _at(stamp) <= _at(last):
-                continue
-            self._resumed = False
-            self.last = stamp
-            kept.append(line if self._wanted else text)
-        return b"\n".join(kept) + b"\n" if kept else b""
-
-    _resumed = False
-
-    def resume(self) -> str:
-        """Begin anew; ``sinceTime`` to ask for, empty for all."""
-        self._resumed = bool(self.last)
-        # sinceTime has whole seconds; what comes twice is dropped.
-        return self.last.decode("ascii", "replace").partition(".")[0].rstrip("Z") + "Z" if self.last else ""
-
-
-def _at(stamp: bytes) -> tuple[bytes, bytes]:
-    """RFC 3339 in UTC with a fraction of any length, comparable."""
-    seconds, _, fraction = stamp.rstrip(b"Z").partition(b".")
-    return seconds, fraction.ljust(9, b"0")

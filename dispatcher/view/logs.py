@@ -8,25 +8,32 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import Any, Final
 
 from dispatcher.clusters.pods import LogBroken, is_not_started, read_log
 from dispatcher.clusters.reply import Manifest, Outcome, Reply
-from dispatcher.view.lines import Cutter, Output, Stamps
+from dispatcher.view.lines import Cutter, Output
 from dispatcher.view.options import LogOptions
 from dispatcher.view.sources import Missing, Pod, Sources
+from dispatcher.view.stamps import Stamps
 from dispatcher.view.status import Refused
 
 AT_ONCE: Final = 10
 """Logs that one reader gets at once where they have an end."""
 FOLLOWED: Final = 50
 """Pods that one reader follows at once; more wait until one of them ends."""
+ALIVE_SECONDS: Final = 15.0
+"""Between two signs of life in a follow; the plugin misses them after four times that."""
 LOOK_SECONDS: Final = 1.0
 """Between two looks for new pods while following."""
 QUIET_SECONDS: Final = 2.0
 """How long the log of an ended pod may say nothing before it counts as read."""
 STALLED_SECONDS: Final = 20.0
 """How long a log that has an end may stand still before its cluster counts as missing."""
+
+_BEGINNINGS: Final = ("tailLines", "sinceSeconds", "sinceTime")
+"""Where a log begins, unless it is resumed."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -90,7 +97,11 @@ class LogReader:
         room = asyncio.Semaphore(FOLLOWED)
         async with asyncio.TaskGroup() as group:
             ended = False
+            alive_at = monotonic()
             while not self._stopping.is_set():
+                if monotonic() >= alive_at + ALIVE_SECONDS:
+                    await self._output.alive()
+                    alive_at = monotonic()
                 pods, missing = await self.find(job)
                 for entry in missing:
                     if entry.cluster not in away:
@@ -123,9 +134,9 @@ class LogReader:
                             continue
                         ended = True
                     ended = ended or _has_ended(job) or self._chosen_ended(followed)
-            await self._output.notice("the dispatcher stops; ask again to go on", error=True)
             for record in followed.values():
                 record.task.cancel()
+            await self._output.notice("the dispatcher stops; ask again to go on", error=True, again=True)
 
     def _chosen_ended(self, followed: dict[str, _Followed]) -> bool:
         """Whether the one pod that was named has ended."""
@@ -170,6 +181,9 @@ class LogReader:
         """From the first line to the pod's end, over broken connections and restarted containers."""
         container, params = self._params(record.pod)
         params["timestamps"] = "true"
+        if since := self._options.after.get(f"{record.pod.cluster}/{record.pod.name}"):
+            params = {key: value for key, value in params.items() if key not in _BEGINNINGS}
+            params["sinceTime"] = since
         stamps = Stamps(wanted=self._options.timestamps)
         said = ""
         async with room:
@@ -200,7 +214,7 @@ class LogReader:
                 if over and (broken is None or is_not_started(broken.reply)):
                     return
                 if since := stamps.resume():
-                    params = {k: v for k, v in params.items() if k not in ("tailLines", "sinceSeconds")}
+                    params = {key: value for key, value in params.items() if key not in _BEGINNINGS}
                     params["sinceTime"] = since
                 await asyncio.sleep(LOOK_SECONDS)
 

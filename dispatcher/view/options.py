@@ -2,12 +2,13 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from dispatcher.view.status import Refused
 
 _NAMES: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_TIME: Final = re.compile(r"[0-9T:.Z+\-]{1,40}")
 _KNOWN: Final = frozenset(
     {
         "cluster",
@@ -22,6 +23,7 @@ _KNOWN: Final = frozenset(
         "tailLines",
         "sinceSeconds",
         "sinceTime",
+        "after",
     }
 )
 
@@ -43,6 +45,9 @@ class LogOptions:
     tail_lines: int | None = None
     since_seconds: int | None = None
     since_time: str = ""
+    after: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """``CLUSTER/POD`` to the time from which a resumed follow goes on there, in place of the beginning; repeated in the
+    query as ``after=CLUSTER/POD=TIME``. Lines of that very second come again."""
 
 
 def read_options(query: Mapping[str, str]) -> LogOptions:
@@ -63,14 +68,27 @@ def read_options(query: Mapping[str, str]) -> LogOptions:
         tail_lines=_number(query, "tailLines", least=0),
         since_seconds=_number(query, "sinceSeconds", least=1),
         since_time=query.get("sinceTime", ""),
+        after=_after(query),
     )
     if options.since_seconds is not None and options.since_time:
         raise Refused(400, "at most one of sinceSeconds and sinceTime may be given")
-    if options.since_time and not re.fullmatch(r"[0-9T:.Z+\-]{1,40}", options.since_time):
+    if options.since_time and not _TIME.fullmatch(options.since_time):
         raise Refused(400, "sinceTime is no RFC 3339 time")
     if options.follow and options.previous:
         raise Refused(400, "only one of follow and previous may be given")
     return options
+
+
+def _after(query: Mapping[str, str]) -> dict[str, str]:
+    several: Any = query  # a request's query is a multidict
+    values: Sequence[str] = several.getall("after", ()) if hasattr(query, "getall") else ()
+    found = {}
+    for value in values:
+        pod, equals, time = value.partition("=")
+        if not equals or not _TIME.fullmatch(time):
+            raise Refused(400, f"after is CLUSTER/POD=TIME, not {value!r}")
+        found[pod] = time
+    return found
 
 
 def _flag(query: Mapping[str, str], key: str) -> bool:

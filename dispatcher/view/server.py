@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -30,6 +31,9 @@ LOOK_SECONDS: Final = 15.0
 STREAMS_A_CLUSTER: Final = 64
 """Logs open at once on one cluster; the controller's own requests share its connection pool of 100."""
 STOP_SECONDS: Final = 3.0
+
+_PLAIN_PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._:~-]+)+/?")
+"""No empty segment, no dot segments, nothing escaped."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -120,6 +124,9 @@ class ViewServer:
     async def _refusals(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             request["user"] = self._front_proxy.user_of(request)
+            if not _PLAIN_PATH.fullmatch(request.raw_path.partition("?")[0]):
+                # The API server has judged the path as it was written; nothing here may read it in another way.
+                raise Refused(400, "only paths of plain names are served")
             return await handler(request)
         except Refused as refused:
             return refused.response()

@@ -70,6 +70,10 @@ AUDIT_POLICY = {
 }
 
 
+OWN_LOGS = ("told", "bulk")
+"""Containers of these names have a log of their own on each plane, for tests and measurements that write it."""
+
+
 @dataclass(frozen=True, slots=True)
 class PlaneFiles:
     """Where one plane keeps what its components read and write."""
@@ -80,8 +84,13 @@ class PlaneFiles:
 
     @property
     def pod_log(self) -> Path:
-        """The log of every container of the plane's kwok nodes, in CRI's form."""
+        """The log of every container of the plane's kwok nodes that has none of its own, in CRI's form."""
         return self.folder / "pods.log"
+
+    @property
+    def previous_pod_log(self) -> Path:
+        """What every container wrote before its last restart."""
+        return self.folder / "previous.log"
 
     @property
     def controller_manager_kubeconfig(self) -> Path:
@@ -241,13 +250,18 @@ def kwok(files: PlaneFiles, binaries: Binaries, *, port: int) -> Launch:
             "enableDebuggingHandlers": True,
         },
     }
-    # What every container on this plane has written; tests put more there.
     files.pod_log.write_text("2026-01-01T00:00:00.000000000Z stdout F started\n")
+    files.previous_pod_log.write_text("2025-12-31T23:59:59.000000000Z stdout F crashed\n")
+    own = [
+        {"containers": [name], "logsFile": str(files.folder / f"{name}.log"), "previousLogsFile": ""}
+        for name in OWN_LOGS
+    ]
+    of_all = {"logsFile": str(files.pod_log), "previousLogsFile": str(files.previous_pod_log)}
     logs = {
         "apiVersion": "kwok.x-k8s.io/v1alpha1",
         "kind": "ClusterLogs",
         "metadata": {"name": "lab"},
-        "spec": {"logs": [{"logsFile": str(files.pod_log), "previousLogsFile": str(files.pod_log)}]},
+        "spec": {"logs": [*own, of_all]},
     }
     stages = [(STAGES / name).read_text() for name in ("node.yaml", "pod.yaml")]
     documents = [yaml.safe_dump(entry, sort_keys=False) for entry in (options, logs)]

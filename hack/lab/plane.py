@@ -47,6 +47,10 @@ class Plane:
         """The API server's audit log: one JSON event a line, at the metadata level."""
         return self._state.folder / "logs" / f"{self.name}-audit.log"
 
+    def container_log(self, container: str) -> Path:
+        """The log that all containers of this name write on its kwok nodes (``components.OWN_LOGS``), in CRI's form."""
+        return self.folder / f"{container}.log"
+
     @property
     def api(self) -> Api:
         """Requests to its API server as a cluster administrator."""

@@ -273,3 +273,15 @@ def test_a_workers_features_bring_their_own_rights(helm_program: Path, feature: 
         namespace="there", account="mine", features=("core", "tokenRenewal", feature), manager="Helm"
     )
     assert of_kind(objects, "ClusterRole") == of_kind(made, "ClusterRole")
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_the_network_policy_lets_api_servers_in_where_the_view_is_served(
+    helm_program: Path, served: bool
+) -> None:
+    values = {"networkPolicy.enabled": True, "view.enabled": served, "networkPolicy.metricsFrom": []}
+    objects = render(helm_program, values=values)
+    ingress = only(objects, "NetworkPolicy")["spec"]["ingress"]
+    assert [port["port"] for rule in ingress for port in rule["ports"]] == ["metrics", *["view"] * served]
+    container = pod_of(only(objects, "Deployment"))["containers"][0]
+    assert [port["name"] for port in container["ports"]] == ["metrics", *["view"] * served]

@@ -1,6 +1,6 @@
 """A dispatcher with its view API, registered with the lab's management plane."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,46 @@ from tests.cli.conftest import People
 from tests.cli.plugin import MANAGED_BY, Plugin, manifest, namespace_everywhere
 
 
-@pytest.fixture(scope="module")
-def view_address(lab: Lab) -> Iterator[str]:
-    """Where the view API is served, without the API server between."""
-    with registered(lab) as address:
-        environment = {"JOB_DISPATCHER_VIEW_ADDRESS": address}
-        controller = Controller.start(lab, managed_by=MANAGED_BY, environment=environment)
+class Serving:
+    """A dispatcher that serves the view API; ``address``: where, without the API server between."""
+
+    def __init__(self, lab: Lab, address: str) -> None:
+        self._lab = lab
+        self.address = address
+        self.controller = self._start()
+
+    def _start(self) -> Controller:
+        environment = {"JOB_DISPATCHER_VIEW_ADDRESS": self.address}
+        controller = Controller.start(self._lab, managed_by=MANAGED_BY, environment=environment)
         try:
-            wait_available(lab)
-            yield address
-        finally:
+            wait_available(self._lab)
+        except TimeoutError:
             controller.stop()
+            raise
+        return controller
+
+    def restart(self, meanwhile: Callable[[], None]) -> None:
+        """Stop it, do something, and start the next one."""
+        self.controller.stop()
+        meanwhile()
+        self.controller = self._start()
+
+
+@pytest.fixture(scope="module")
+def serving(lab: Lab) -> Iterator[Serving]:
+    """The dispatcher of a module."""
+    with registered(lab) as address:
+        running = Serving(lab, address)
+        try:
+            yield running
+        finally:
+            running.controller.stop()
+
+
+@pytest.fixture(scope="module")
+def view_address(serving: Serving) -> str:
+    """Where the view API is served."""
+    return serving.address
 
 
 @pytest.fixture
