@@ -48,6 +48,11 @@ prometheus:
 .PHONY: nodes
 nodes: setup
 	@$(PY) -m hack.lab build --kubelet
+	@hack/setup/redis
+
+.PHONY: test-e2e
+test-e2e: nodes ## Jobs whose pods truly run: a kubelet with containerd on each worker (Linux, root)
+	$(PY) -m pytest tests/e2e $(ARGS)
 
 .PHONY: test-observability
 test-observability: setup prometheus ## Metrics, alerts and dashboards against a real Prometheus

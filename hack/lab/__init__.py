@@ -2,7 +2,7 @@
 
 Read in this order: lab.py (a lab), plane.py (one control plane), components.py (the command lines), component.py
 (one process as tests handle it), registration.py (accounts, CRDs, WorkerClusters), scripter/ (pods that act by script),
-binaries.py (where the programs come from).
+binaries.py (where the programs come from), kubelet/ (real nodes).
 """
 
 from hack.lab.component import Component, ComponentFailed
