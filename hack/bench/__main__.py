@@ -19,12 +19,14 @@ from dispatcher.core import names
 from hack import commandline
 from hack.bench import report
 from hack.bench.run import Bench
+from hack.bench.standing import standing
 from hack.bench.workload import SHAPES, Workload
 from hack.lab import ComponentFailed, Lab, LabError
 from hack.lab.gobuild import BuildFailed
 from hack.running import Controller, ControllerFailed, temporary_lab
 
 STANDARD = (
+    Workload(shape="single", jobs=20, rate="idle"),
     Workload(shape="split", jobs=20, rate="idle"),
     Workload(shape="single", jobs=200, rate="burst"),
 )
@@ -66,6 +68,19 @@ async def measure(bench: Bench, workloads: Sequence[Workload], *, built_in: bool
     "--rate", help="idle (one after the other), burst (all at once), or Jobs a second.  [default: burst]"
 )
 @click.option("--duration", type=float, help="Seconds, at a given --rate.  [default: 10]")
+@click.option(
+    "--ladder", help="Several rates one after the other, Jobs a second each, such as 2,5,10,20 (see --plot)."
+)
+@click.option(
+    "--plot", type=click.Path(path_type=Path), help="Draw latency over the rates of --ladder, as PNG."
+)
+@click.option(
+    "--standing",
+    "stand",
+    type=(int, int),
+    metavar="FINISHED RUNNING",
+    help="Memory with so many Jobs, and a restart with them, instead of a run.",
+)
 @click.option("--clusters", type=click.IntRange(1, 8), default=2, show_default=True, help="Worker clusters.")
 @click.option(
     "--managed-by",
@@ -89,6 +104,9 @@ def main(
     shape: str | None,
     rate: str | None,
     duration: float | None,
+    ladder: str | None,
+    plot: Path | None,
+    stand: tuple[int, int] | None,
     clusters: int,
     managed_by: str,
     pids: tuple[int, ...],
@@ -98,17 +116,21 @@ def main(
 ) -> None:
     """Measure a controller on a lab, and beside it the built-in one on a single cluster with the same Jobs.
 
-    Without --jobs, --shape, --rate and --duration: 20 split Jobs one after the other, then a burst of 200 single-pod
-    Jobs. Exit code 0 when every Job completed, whatever the figures; 1 otherwise; 2 for wrong usage.
+    Without --jobs, --shape, --rate and --duration: 20 single-pod and 20 split Jobs one after the other, then a burst
+    of 200 single-pod Jobs. Exit code 0 when every Job completed, whatever the figures; 1 otherwise; 2 for wrong usage.
     """
-    workloads: Sequence[Workload] = STANDARD
-    if any(given is not None for given in (jobs, shape, rate, duration)):
-        try:
-            workloads = [
-                Workload.of(shape=shape or "single", jobs=jobs, rate=rate or "burst", duration=duration)
-            ]
-        except ValueError as error:
-            raise click.UsageError(str(error)) from None
+    try:
+        workloads = _workloads(jobs=jobs, shape=shape, rate=rate, duration=duration, ladder=ladder)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    if plot is not None and len({run.rate for run in workloads if isinstance(run.rate, float)}) < 2:
+        raise click.UsageError(
+            "--plot draws latency over load: give two rates or more, as in --ladder 2,5,10,20"
+        )
+    if stand is not None and (pids or ladder or jobs or shape or rate or duration):
+        raise click.UsageError(
+            "--standing starts and restarts the dispatcher itself, and takes no other Jobs"
+        )
     if pids and folder is None:
         raise click.UsageError(
             "--pid names the processes of a controller that runs already: give its --lab too"
@@ -118,6 +140,9 @@ def main(
             lab = stack.enter_context(temporary_lab("bench", workers=clusters, report=say))
         else:
             lab = Lab.open(folder)
+        if stand is not None:
+            _stand(lab, *stand, managed_by=managed_by, output=output)
+            return
         if not pids:
             controller = Controller.start(lab, managed_by=managed_by)
             stack.callback(controller.stop)
@@ -134,11 +159,42 @@ def main(
             "python": platform.python_version(),
             "runs": runs,
         }
+    _write(output, content)
+    if plot is not None:
+        from hack.bench import picture  # matplotlib takes a second to import
+
+        picture.draw(runs, plot)
+        say(f"drew {plot}")
+    if any(run[who]["unfinished"] for run in runs for who in ("dispatched", "builtIn") if who in run):
+        raise SystemExit(1)
+
+
+def _workloads(
+    *, jobs: int | None, shape: str | None, rate: str | None, duration: float | None, ladder: str | None
+) -> Sequence[Workload]:
+    """Raises ValueError with what to give instead."""
+    if ladder is not None:
+        if rate is not None:
+            raise ValueError("--rate and --ladder: give one of them")
+        return [
+            Workload.of(shape=shape or "single", jobs=jobs, rate=step.strip(), duration=duration)
+            for step in ladder.split(",")
+        ]
+    if all(given is None for given in (jobs, shape, rate, duration)):
+        return STANDARD
+    return [Workload.of(shape=shape or "single", jobs=jobs, rate=rate or "burst", duration=duration)]
+
+
+def _stand(lab: Lab, finished: int, running: int, *, managed_by: str, output: Path) -> None:
+    result = asyncio.run(standing(lab, finished=finished, running=running, managed_by=managed_by, say=say))
+    report.show_standing(Console(highlight=False), result)
+    _write(output, {"managedBy": managed_by, "cpus": os.cpu_count(), "standing": result})
+
+
+def _write(output: Path, content: Any) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(content, indent=2) + "\n")
     say(f"wrote {output}")
-    if any(run[who]["unfinished"] for run in runs for who in ("dispatched", "builtIn") if who in run):
-        raise SystemExit(1)
 
 
 FAILURES = (BuildFailed, ComponentFailed, ControllerFailed, LabError, RuntimeError, TimeoutError)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hack.bench.audit import AuditTail, Request
+from hack.bench.served import served
 from hack.bench.timeline import Moments, Timeline
 from hack.bench.usage import Usage, measure
 from hack.bench.workload import NAMESPACE, Workload
@@ -35,6 +36,8 @@ class Passage:
     """Of the measured processes, until everything was removed."""
     usage: Usage | None = None
     requests: Counter[Request] | None = None
+    served: Counter[Request] | None = None
+    """What all API servers counted meanwhile, whoever asked."""
 
     @property
     def unfinished(self) -> int:
@@ -65,22 +68,27 @@ class Bench:
             for worker in workers:
                 await stack.enter_async_context(worker)
             tail = stack.enter_context(contextlib.closing(AuditTail(self._lab.planes)))
+            counted = served(self._lab.planes)
             before = measure(self._pids)
             seconds = await self._pass(workload, target, timeline, changed, managed_by=self._managed_by)
             await self._remove(timeline, changed, [target, *workers])
-            requests = await _until_quiet(tail)
+            requests = await until_quiet(tail)
             after = measure(self._pids)
+            counted = _since(counted, served(self._lab.planes))
         cpu = after.cpu_seconds - before.cpu_seconds
-        return Passage(tuple(timeline.jobs.values()), seconds, cpu, after, requests)
+        return Passage(tuple(timeline.jobs.values()), seconds, cpu, after, requests, counted)
 
     async def built_in(self, workload: Workload, plane: Plane) -> Passage:
         """The same Jobs on one plane, run by its own Job controller."""
         changed = asyncio.Event()
         timeline = Timeline(on_change=changed.set)
         async with ClusterJobs(plane, on_change=timeline.watch_jobs()) as target:
+            counted = served(self._lab.planes)
             seconds = await self._pass(workload, target, timeline, changed, managed_by=None)
             await self._remove(timeline, changed, [target])
-        return Passage(tuple(timeline.jobs.values()), seconds)
+            await asyncio.sleep(QUIET_SECONDS)
+            counted = _since(counted, served(self._lab.planes))
+        return Passage(tuple(timeline.jobs.values()), seconds, served=counted)
 
     async def _pass(
         self,
@@ -153,7 +161,12 @@ def _name(passage: int, number: int) -> str:
     return f"bench-{hashlib.sha256(f'{passage} {number}'.encode()).hexdigest()[:12]}"
 
 
-async def _until_quiet(tail: AuditTail) -> Counter[Request]:
+def _since(before: Counter[Request], after: Counter[Request]) -> Counter[Request]:
+    return Counter({kind: count - before[kind] for kind, count in after.items() if count != before[kind]})
+
+
+async def until_quiet(tail: AuditTail) -> Counter[Request]:
+    """What the controller asks from now on until it asks nothing more."""
     total: Counter[Request] = Counter()
     while new := tail.count():
         total += new

@@ -47,6 +47,16 @@ class Api:
         """The object or list at `path`."""
         return self._request("GET", path)
 
+    def text(self, path: str) -> str:
+        """A plain answer, such as that of /metrics."""
+        try:
+            response = self._pool.request("GET", self.url + path)
+        except urllib3.exceptions.HTTPError as error:
+            raise ApiError(f"GET {self.url}{path}", 0, f"no answer: {error}") from error
+        if response.status != 200:
+            raise ApiError(f"GET {path}", response.status, response.data.decode(errors="replace")[:500])
+        return response.data.decode()
+
     def create(self, path: str, body: Mapping[str, Any]) -> JSON:
         """What the server made of `body`."""
         return self._request("POST", path, body)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from hack.bench import picture
+from hack.bench.__main__ import STANDARD, _workloads
 from hack.bench.audit import AuditTail, Request
-from hack.bench.report import percentile
-from hack.bench.timeline import Timeline
+from hack.bench.report import figures, percentile, targets
+from hack.bench.run import Passage
+from hack.bench.served import parse
+from hack.bench.timeline import Moments, Timeline
+from hack.bench.usage import Usage
 from hack.bench.workload import Workload
 from hack.lab import Plane
 
@@ -134,3 +140,76 @@ def test_only_the_measured_controllers_requests_are_counted(tmp_path: Path) -> N
     }
     assert tail.count() == {}
     tail.close()
+
+
+def test_the_api_servers_counters_are_summed_over_codes_and_told_apart_by_subresource() -> None:
+    text = """# TYPE apiserver_request_total counter
+apiserver_request_total{code="200",component="a",group="batch",resource="jobs",subresource="status",verb="PUT"} 7
+apiserver_request_total{code="409",component="a",group="batch",resource="jobs",subresource="status",verb="PUT"} 2
+apiserver_request_total{code="200",component="a",group="batch",resource="jobs",subresource="",verb="APPLY"} 1
+apiserver_request_total{code="200",component="a",group="",resource="pods",subresource="",verb="POST"} 9
+apiserver_request_total{code="0",component="a",group="batch",resource="jobs",subresource="",verb="WATCH"} 9
+other_metric{verb="PUT"} 3
+"""
+    assert parse("one", text) == {
+        Request("one", "update", "jobs/status"): 9,
+        Request("one", "patch", "jobs"): 1,
+    }
+
+
+def passage(
+    *, jobs: int, seconds: float, requests: dict[Request, int], served: dict[Request, int]
+) -> Passage:
+    moments = tuple(
+        Moments(0.0, 0.1, 1.0, True, {("worker-1", str(number)): 0.2}, {("worker-1", str(number)): 0.9})
+        for number in range(jobs)
+    )
+    return Passage(moments, seconds, 0.1 * jobs, Usage(1.0, 2, 3), Counter(requests), Counter(served))
+
+
+def test_the_built_in_controllers_share_is_taken_out() -> None:
+    status, event = Request("m", "update", "jobs/status"), Request("m", "create", "events")
+    probe, read = Request("w", "get", "namespaces"), Request("w", "get", "jobs")
+    workload = Workload(shape="single", jobs=10, rate="burst")
+    ours = passage(
+        jobs=10,
+        seconds=2.0,
+        requests={status: 60, event: 20, probe: 5, read: 1},
+        served={status: 100, event: 70},
+    )
+    built_in = passage(jobs=10, seconds=1.0, requests={}, served={status: 40, event: 50})
+    run = figures(workload, dispatched=ours, built_in=built_in)
+    assert run["addedByServerMetrics"] == {"jobWritesPerJob": 6.0, "eventsPerJob": 2.0, "jobReadsPerJob": 0.0}
+    assert (run["dispatched"]["readsPerJob"], run["dispatched"]["readsByClock"]) == (0.1, 5)
+    met = {entry["target"]: entry["met"] for entry in targets(run)}
+    assert met == {
+        "writes to Jobs a single-share Job": True,
+        "CPU a single-share Job, s": False,
+        "Events a Job": True,
+        "reads a Job": False,
+        "Jobs/s over the built-in's": False,
+    }
+
+
+def test_a_ladder_is_one_run_a_rate() -> None:
+    nothing = {"jobs": None, "shape": None, "rate": None, "duration": None, "ladder": None}
+    assert _workloads(**cast(Any, nothing)) == STANDARD
+    runs = _workloads(**cast(Any, nothing | {"ladder": "2, 5,10", "duration": 4.0}))
+    assert [(run.rate, run.jobs) for run in runs] == [(2.0, 8), (5.0, 20), (10.0, 40)]
+    with pytest.raises(ValueError, match="one of them"):
+        _workloads(**cast(Any, nothing | {"ladder": "2", "rate": "3"}))
+
+
+def test_latency_over_load_is_drawn(tmp_path: Path) -> None:
+    spread = {"p50": 0.1, "p95": 0.2, "p99": 0.3}
+    runs = [
+        {
+            "workload": {"rate": rate},
+            "dispatched": {f"{name}Seconds": spread for name in ("dispatch", "writeback", "total")},
+        }
+        for rate in (5.0, 2.0, "idle")
+    ]
+    picture.draw(runs, tmp_path / "new" / "latency.png")
+    assert (tmp_path / "new" / "latency.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="--ladder"):
+        picture.draw(runs[:1], tmp_path / "one.png")
