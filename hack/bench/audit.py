@@ -30,8 +30,8 @@ class Request(NamedTuple):
 
     @property
     def is_write(self) -> bool:
-        """Whether it changes something."""
-        return self.verb in WRITES
+        """Whether it changes something; the answer to a review (may I?) is not kept."""
+        return self.verb in WRITES and not self.resource.endswith("reviews")
 
 
 class AuditTail:

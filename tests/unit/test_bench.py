@@ -213,3 +213,8 @@ def test_latency_over_load_is_drawn(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "latency.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ValueError, match="--ladder"):
         picture.draw(runs[:1], tmp_path / "one.png")
+
+
+def test_a_review_is_no_write() -> None:
+    assert not Request("one", "create", "selfsubjectaccessreviews").is_write
+    assert Request("one", "create", "jobs").is_write
