@@ -65,6 +65,13 @@ def test_an_old_containerd_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "need containerd 1.6 or newer; here is" in str(support.program_obstacle())
 
 
+def test_too_few_inotify_instances_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert support.watch_obstacle(1) is None
+    # Not by taking all there are: others on this machine need some.
+    monkeypatch.setattr(support, "open_inotify", lambda: None)
+    assert "real nodes need 48 free inotify instances, and only 0 are left" in str(support.watch_obstacle(48))
+
+
 @needs_nodes
 def test_a_folder_that_nodes_cover_is_refused() -> None:
     with pytest.raises(LabError, match="cannot be below /run"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ from hack.lab.kubelet.machine import CGROUPS, CONTROLLERS
 
 INSTALL = Path(__file__).resolve().parents[2] / "setup" / "packages"
 OLDEST_CONTAINERD = (1, 6)
+# Of inotify: for three planes about 8 each, for two nodes about 10 each.
+INSTANCES = 48
 CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 # Each node covers these with file systems of its own.
 COVERED = (Path("/run"), Path("/var/lib"), Path("/var/log"))
@@ -52,7 +55,7 @@ class Programs:
 
 def obstacle() -> str | None:
     """Why no real node can run here, or None when one can. Nothing is changed but in namespaces that end with it."""
-    return machine_obstacle() or program_obstacle() or _namespace_obstacle()
+    return machine_obstacle() or program_obstacle() or _namespace_obstacle() or watch_obstacle(INSTANCES)
 
 
 def machine_obstacle() -> str | None:
@@ -75,6 +78,31 @@ def program_obstacle() -> str | None:
         oldest = ".".join(map(str, OLDEST_CONTAINERD))
         return f"real nodes need containerd {oldest} or newer; here is {version or 'one without a version'}"
     return None
+
+
+def watch_obstacle(needed: int) -> str | None:
+    """Whether this user may have so many more inotify instances; without, containerd fails, and kubelets after it."""
+    held: list[int] = []
+    try:
+        while len(held) < needed:
+            instance = open_inotify()
+            if instance is None:
+                limit = Path("/proc/sys/fs/inotify/max_user_instances").read_text().strip()
+                return (
+                    f"real nodes need {needed} free inotify instances, and only {len(held)} are left: stop other labs,"
+                    f" or raise the sysctl fs.inotify.max_user_instances ({limit})"
+                )
+            held.append(instance)
+    finally:
+        for instance in held:
+            os.close(instance)
+    return None
+
+
+def open_inotify() -> int | None:
+    """A new inotify instance, or None when the kernel gives no more."""
+    instance: int = ctypes.CDLL(None).inotify_init1(os.O_CLOEXEC)
+    return None if instance < 0 else instance
 
 
 def missing_packages() -> list[str]:
