@@ -134,5 +134,7 @@ def _remedy(share: Share, attempt: Attempt, job: Job) -> str:
                 f"Cluster {share.cluster} has a Job {share.mirror} of its own in namespace {job.namespace}, "
                 "which is not touched; the mirror gets another name"
             )
+        case "ClusterUnreachable":
+            return f"Waiting for cluster {share.cluster}: {attempt.message}"
         case _:
             return f"Cluster {share.cluster} refused the mirror {share.mirror}: {attempt.message}"

@@ -17,6 +17,7 @@ from dispatcher.core.progress import Progress
 
 MANY_SHARES = MAX_SHARES // 2
 """With so many shares, a Job's rest is not cut into small ones any more as room comes."""
+LISTED_AWAY = 5
 Addition = tuple[names.ClusterName, int, int | None, tuple[int, int] | None]
 """Cluster, parallelism, completions and interval of a share to be made."""
 
@@ -128,7 +129,12 @@ def place_outstanding(
         by = f"DispatchPolicy {observation.policy.name}"
         if names.PREFERENCES_ANNOTATION in job.annotations:
             by = names.PREFERENCES_ANNOTATION
-        text = f"{by} leaves no cluster any work: {divided.reason}"
+        away = [
+            f"{cluster.name} is not ready ({cluster.reason})"
+            for cluster in sorted(observation.clusters.values(), key=lambda cluster: cluster.name)
+            if not cluster.ready and preferences.of(cluster.name) is not None
+        ]
+        text = f"{by} leaves no cluster any work: {'; '.join((divided.reason, *away[:LISTED_AWAY]))}"
         return Problem("NoShare", text)
     additions: list[Addition] = []
     if job.indexed:

@@ -334,7 +334,7 @@ class Executor:
             if reply.outcome in (Outcome.ALREADY_EXISTS, Outcome.UNREACHABLE, Outcome.SERVER_ERROR):
                 if reply.outcome is not Outcome.ALREADY_EXISTS:
                     worker.note_failure(reply)
-                await self._meet(key, action, worker)
+                await self._meet(key, action, worker, reply)
                 return
         elif reply.outcome is Outcome.NOT_FOUND:
             worker.mirrors.gone(key[0], action.name, action.uid)
@@ -372,9 +372,9 @@ class Executor:
             },
         )
 
-    async def _meet(self, key: Key, action: CreateMirror, worker: MirrorWorker) -> None:
-        """See what has the name: our own mirror (an earlier POST, or one whose answer was lost; adopted),
-        somebody else's Job, or nothing.
+    async def _meet(self, key: Key, action: CreateMirror, worker: MirrorWorker, answer: Reply) -> None:
+        """After this ``answer`` to a POST see what has the name: our own mirror (an earlier POST, or one whose answer
+        was lost; adopted), somebody else's Job, or nothing.
         """
         reply = await requests.get_job(worker.api, key[0], action.name)
         if reply.ok and reply.body is not None:
@@ -393,7 +393,9 @@ class Executor:
         else:
             if reply.outcome is not Outcome.NOT_FOUND:
                 worker.note_failure(reply)
-            self._refuse(key, action, Refusal.UNREACHABLE, reply)
+            self._refuse(
+                key, action, Refusal.UNREACHABLE, answer if reply.outcome is Outcome.NOT_FOUND else reply
+            )
 
     async def _reread(self, key: Key, action: PatchMirror | DeleteMirror, worker: MirrorWorker) -> None:
         reply = await requests.get_job(worker.api, key[0], action.name)

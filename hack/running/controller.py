@@ -38,21 +38,23 @@ class Controller:
         managed_by: str | None = None,
         environment: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
+        command: Sequence[str] = (str(COMMAND),),
         wait: bool = True,
     ) -> Controller:
         """Start it and wait until it is synced and every worker cluster is Ready (or do not ``wait``).
 
         ``environment``: variables beside this process' own. ``options``: more of the command line.
+        ``command``: what to run as ``job-dispatcher``.
 
         Raises ControllerFailed.
         """
         address = f"{ports.ADDRESS}:{ports.pick(1)[0]}"
         log = lab.folder / "logs" / "job-dispatcher.log"
-        command = [str(COMMAND), "run", "--kubeconfig", str(lab.dispatcher_kubeconfig)]
-        command += ["--metrics-address", address, *(["--managed-by", managed_by] if managed_by else [])]
-        command += options
+        arguments = [*command, "run", "--kubeconfig", str(lab.dispatcher_kubeconfig)]
+        arguments += ["--metrics-address", address, *(["--managed-by", managed_by] if managed_by else [])]
+        arguments += options
         process = processes.spawn(
-            command, lab=lab.folder, log=log, environment={**os.environ, **(environment or {})}
+            arguments, lab=lab.folder, log=log, environment={**os.environ, **(environment or {})}
         )
         controller = cls(process, log=log, address=address)
         if wait:

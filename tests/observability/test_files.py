@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as schema
 from prometheus_client import REGISTRY
@@ -22,6 +23,8 @@ FILES = ROOT / "charts" / "job-dispatcher" / "files"
 ALERTS = FILES / "alerts" / "job-dispatcher.yaml"
 RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
 DASHBOARDS = sorted((FILES / "dashboards").glob("*.json"))
+UNITS = {"s", "ops", "reqps", "bytes", "short"}
+"""Grafana's ids of the units in use."""
 PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(
     PROMTOOL is None, reason="promtool (Debian package prometheus) is missing"
@@ -50,7 +53,10 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_a_dashboard_is_of_grafanas_schema(path: Path) -> None:
-    """What Grafana's published types do not know is lost on the way through them."""
+    """What Grafana's published types do not know is lost on the way through them: of the dashboard, its panels'
+    options and its queries.
+    """
+    plugins.register_default_plugins()
     written = json.loads(path.read_text())
     read = schema.Dashboard.from_json(written)
     understood = leaves(json.loads(json.dumps(read, cls=JSONEncoder)))
@@ -65,13 +71,25 @@ def test_a_dashboard_is_of_grafanas_schema(path: Path) -> None:
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.stem)
 def test_a_panel_has_what_a_reader_needs(path: Path) -> None:
     board = json.loads(path.read_text())
-    assert board["links"]
+    [link] = board["links"]
+    assert set(link["tags"]) <= set(board["tags"])
+    assert link["includeVars"]
+    assert link["keepTime"]
     assert {entry["name"] for entry in board["templating"]["list"]} == {"datasource", "job", "cluster"}
     taken: set[tuple[int, int]] = set()
     for panel in board["panels"]:
         assert panel["description"].endswith("."), panel["title"]
-        assert panel["fieldConfig"]["defaults"]["unit"]
-        assert len(panel["fieldConfig"]["defaults"]["thresholds"]["steps"]) >= 2
+        defaults = panel["fieldConfig"]["defaults"]
+        assert defaults["unit"] in UNITS, panel["title"]
+        limits = [step["value"] for step in defaults["thresholds"]["steps"]]
+        assert limits[0] is None
+        assert limits[1:] == sorted(set(limits[1:])) != [], panel["title"]
+        for target in panel["targets"]:
+            used = set(re.findall(r"\$\{?(\w+)", target["expr"]))
+            assert {"job"} <= used <= {"job", "cluster", "__rate_interval"}, target["expr"]
+            assert (
+                target["datasource"] == panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+            )
         place = panel["gridPos"]
         cells = {
             (x, y)
@@ -148,10 +166,12 @@ def test_every_alert_is_tested_with_its_real_duration() -> None:
         assert not all(case.get("exp_alerts") for case in own), rule["alert"]
 
 
-def test_a_field_that_grafana_does_not_know_is_noticed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["", "options", "gridPos"])
+def test_a_field_that_grafana_does_not_know_is_noticed(tmp_path: Path, part: str) -> None:
     board = json.loads(DASHBOARDS[0].read_text())
-    board["panels"][0]["gridPosition"] = {"x": 1}
+    panel = board["panels"][0]
+    (panel[part] if part else panel)["unheardOf"] = 1
     path = tmp_path / "changed.json"
     path.write_text(json.dumps(board))
-    with pytest.raises(AssertionError, match="gridPosition"):
+    with pytest.raises(AssertionError, match="unheardOf"):
         test_a_dashboard_is_of_grafanas_schema(path)
