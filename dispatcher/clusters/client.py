@@ -39,6 +39,9 @@ JSON: Final = "application/json"
 JSON_PATCH: Final = "application/json-patch+json"
 MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
+METADATA_OBJECT: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""An object, or a watch, without anything but metadata: no data of a Secret comes."""
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 _SAFE_PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._:~@-]+)+")
 """No empty segment (``DELETE …/jobs/`` would mean all of them), no dot segments, nothing escaped."""
@@ -124,12 +127,14 @@ class ApiServer:
         timeout: float | None = None,
         text: bool = False,
         max_bytes: int = 64 * 2**20,
+        accept: str | None = None,
     ) -> Reply:
         """Send one request and read the whole answer. Never raises for what a server or network does.
 
         ``path``: from ``/``, without query, of plain name segments (see ``resource_path``); anything else is
         answered with INVALID here. ``body``: what orjson encodes. ``timeout``: seconds for all of it.
-        ``text``: the answer may be plain text. ``max_bytes``: a longer answer counts as torn.
+        ``text``: the answer may be plain text. ``max_bytes``: a longer answer counts as torn. ``accept``: another
+        form, such as METADATA_OBJECT.
         """
         if not _SAFE_PATH.fullmatch(path):
             return Reply(
@@ -140,7 +145,9 @@ class ApiServer:
         try:
             async with (
                 asyncio.timeout(self.timeout if timeout is None else timeout),
-                self.send(method, path, params=params, data=data, content_type=content_type) as response,
+                self.send(
+                    method, path, params=params, data=data, content_type=content_type, accept=accept
+                ) as response,
             ):
                 raw = await read_body(response, max_bytes)
                 reply = replies.from_response(response.status, response.headers, raw, text=text)

@@ -38,6 +38,7 @@ class Listing:
         timeout: float,
         wanted: Callable[[], bool],
         max_total_bytes: int = 512 * 2**20,
+        accept: str | None = None,
     ) -> None:
         self._api = api
         self._path = path
@@ -47,6 +48,7 @@ class Listing:
         self._max_page_bytes = max_page_bytes
         self._max_objects = max_objects
         self._max_total_bytes = max_total_bytes
+        self._accept = accept
         self._total_bytes = 0
         self._empty_pages = 0
         self._timeout = timeout
@@ -120,7 +122,12 @@ class Listing:
         if token:
             params["continue"] = token
         return await self._api.request(
-            "GET", self._path, params=params, timeout=self._timeout, max_bytes=self._max_page_bytes
+            "GET",
+            self._path,
+            params=params,
+            timeout=self._timeout,
+            max_bytes=self._max_page_bytes,
+            accept=self._accept,
         )
 
 

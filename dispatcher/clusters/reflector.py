@@ -14,7 +14,7 @@ import orjson
 from dispatcher.clusters import reply as replies
 from dispatcher.clusters.backoff import Backoff
 from dispatcher.clusters.cache import ObjectCache, resource_version
-from dispatcher.clusters.client import ApiServer
+from dispatcher.clusters.client import METADATA_LIST, METADATA_OBJECT, ApiServer
 from dispatcher.clusters.listing import Listing
 from dispatcher.clusters.reply import Outcome, Reply
 from dispatcher.clusters.stream import LineStream
@@ -57,7 +57,8 @@ class Reflector:
     """Keeps ``cache`` equal to the objects at ``path`` that match ``label_selector``, until it is cancelled.
 
     ``verify`` is asked before each list, and a reply that is not OK puts the list off: only a list may conclude
-    that objects went, so it must be certain which cluster answers. ``on_state`` is called when ``synced``,
+    that objects went, so it must be certain which cluster answers. ``metadata_only``: nothing else of the objects is
+    asked for. ``on_state`` is called when ``synced``,
     ``connected`` or ``last_error`` changed.
     """
 
@@ -68,6 +69,7 @@ class Reflector:
         cache: ObjectCache,
         *,
         label_selector: str = "",
+        metadata_only: bool = False,
         settings: WatchSettings | None = None,
         rng: random.Random | None = None,
         verify: Callable[[], Awaitable[Reply]] | None = None,
@@ -77,6 +79,7 @@ class Reflector:
         self._path = path
         self.cache = cache
         self._label_selector = label_selector
+        self._metadata_only = metadata_only
         self._settings = settings or WatchSettings()
         self._rng = rng or random.Random()
         self._verify = verify
@@ -184,6 +187,7 @@ class Reflector:
             max_total_bytes=self._settings.max_total_bytes,
             timeout=self._settings.list_timeout,
             wanted=lambda: self._invalidations == invalidations,
+            accept=METADATA_LIST if self._metadata_only else None,
         )
         reply = await listing.run()
         if not reply.ok:
@@ -227,6 +231,7 @@ class Reflector:
             open_timeout=self._settings.open_timeout,
             idle_timeout=self._settings.idle_timeout,
             max_line_bytes=self._settings.max_line_bytes,
+            accept=METADATA_OBJECT if self._metadata_only else None,
         )
         try:
             reply = await self._stream.run()

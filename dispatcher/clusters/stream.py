@@ -33,6 +33,7 @@ class LineStream:
         open_timeout: float,
         idle_timeout: float,
         max_line_bytes: int,
+        accept: str | None = None,
     ) -> None:
         self._api = api
         self._path = path
@@ -42,6 +43,7 @@ class LineStream:
         self._open_timeout = open_timeout
         self._idle_timeout = idle_timeout
         self._max_line_bytes = max_line_bytes
+        self._accept = accept
         self._deadline: asyncio.Timeout | None = None
         self._aborted = False
         self._opened = False
@@ -56,7 +58,7 @@ class LineStream:
         try:
             async with (
                 asyncio.timeout(self._open_timeout) as self._deadline,
-                self._api.send("GET", self._path, params=self._params) as response,
+                self._api.send("GET", self._path, params=self._params, accept=self._accept) as response,
             ):
                 if response.status != 200:
                     raw = await read_body(response, 2**20)

@@ -15,6 +15,9 @@ CORE: Final = "core"
 TOKEN_RENEWAL: Final = "tokenRenewal"
 NODES: Final = "nodes"
 VIEW: Final = "view"
+PROPAGATION: Final = "propagation"
+CREATE_NAMESPACE: Final = "createNamespace"
+EVERYWHERE: Final = "*"
 FEATURES: Final = (CORE, TOKEN_RENEWAL)
 """The features of ``worker_rbac.yaml`` that a plain ``join`` gives."""
 
@@ -22,9 +25,20 @@ _RBAC_GROUP: Final = "rbac.authorization.k8s.io"
 
 
 def account_manifests(
-    *, namespace: str, account: str, features: Sequence[str] = FEATURES, manager: str = "kubectl-dispatch"
+    *,
+    namespace: str,
+    account: str,
+    features: Sequence[str] = FEATURES,
+    manager: str = "kubectl-dispatch",
+    propagation_namespaces: Sequence[str] = (),
 ) -> list[Manifest]:
-    """ServiceAccount, roles and bindings, in the order in which they are created; without the namespace."""
+    """ServiceAccount, roles and bindings, in the order in which they are created; without the namespace.
+
+    ``propagation_namespaces``: where copies of ConfigMaps and Secrets may be kept; EVERYWHERE stands for all.
+    """
+    if propagation_namespaces:
+        features = (*features, PROPAGATION)
+    everywhere = EVERYWHERE in propagation_namespaces
     labels = {
         "app.kubernetes.io/name": "job-dispatcher",
         "app.kubernetes.io/component": "worker-account",
@@ -42,11 +56,18 @@ def account_manifests(
             "automountServiceAccountToken": False,
         }
     ]
-    for where, role, metadata in (
+    places: list[tuple[str, str, Manifest]] = [
         ("cluster", "ClusterRole", cluster_wide),
         ("namespace", "Role", namespaced),
-    ):
-        rules = list(_rules(rights, features, where=where, account=account))
+    ]
+    if not everywhere:
+        places += [
+            ("propagated", "Role", {"name": f"{account}-propagation", "namespace": place, "labels": labels})
+            for place in propagation_namespaces
+        ]
+    for where, role, metadata in places:
+        also = ("propagated",) if everywhere and where == "cluster" else ()
+        rules = list(_rules(rights, features, where=(where, *also), account=account))
         if rules:
             manifests += [
                 {
@@ -59,17 +80,17 @@ def account_manifests(
                     "apiVersion": f"{_RBAC_GROUP}/v1",
                     "kind": f"{role}Binding",
                     "metadata": dict(metadata),
-                    "roleRef": {"apiGroup": _RBAC_GROUP, "kind": role, "name": account},
+                    "roleRef": {"apiGroup": _RBAC_GROUP, "kind": role, "name": metadata["name"]},
                     "subjects": [dict(subject)],
                 },
             ]
     return manifests
 
 
-def _rules(rights: Manifest, features: Sequence[str], *, where: str, account: str) -> Iterator[Manifest]:
+def _rules(rights: Manifest, features: Sequence[str], *, where: Sequence[str], account: str) -> Iterator[Manifest]:
     for feature in features:
         for rule in rights[feature]:
-            if rule["where"] != where:
+            if rule["where"] not in where:
                 continue
             plain = {key: value for key, value in rule.items() if key not in ("where", "why")}
             if "resourceNames" in plain:

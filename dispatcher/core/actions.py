@@ -35,6 +35,8 @@ class CreateMirror:
     cluster: names.ClusterName
     name: str
     manifest: Manifest
+    makes_namespace: bool = False
+    """Where the namespace is missing, it is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,31 @@ class DeleteMirror:
     uid: str
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class ObjectRef:
+    """A ConfigMap or Secret of the Job's namespace."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class CopyDependencies:
+    """Bring objects of the management cluster to a mirror that is there, owned by it, as they are now.
+
+    ``name`` and ``uid`` are the mirror's. What is in place already is not written; what is somebody else's is not
+    touched.
+    """
+
+    cluster: names.ClusterName
+    name: str
+    uid: str
+    objects: tuple[ObjectRef, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class PostEvent:
     """Post an Event on the Job without any other write."""
@@ -66,7 +93,7 @@ class PostEvent:
 
 
 MirrorAction = CreateMirror | PatchMirror | DeleteMirror
-Action = WriteJob | MirrorAction | PostEvent
+Action = WriteJob | MirrorAction | CopyDependencies | PostEvent
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from dispatcher.core import names
+from dispatcher.core import dependencies, names
 from dispatcher.core.actions import Event
 from dispatcher.core.candidates import complaint
 from dispatcher.core.job import Job
@@ -45,7 +45,7 @@ def tell_dispatched(
 ) -> Told:
     """Keep the Dispatched condition true to what is."""
     job = observation.job
-    problem = problem or _unmade(observation, seen, placement)
+    problem = problem or _unmade(observation, seen, placement) or _unsupplied(observation, seen, placement)
     if problem is not None:
         before = job.conditions.get(names.DISPATCHED)
         turned = draft.set_condition(names.DISPATCHED, False, reason=problem.reason, message=problem.message)
@@ -125,10 +125,24 @@ def _unmade(observation: Observation, seen: Seen, placement: Placement) -> Probl
     return None
 
 
+def _unsupplied(observation: Observation, seen: Seen, placement: Placement) -> Problem | None:
+    """Why a share's mirror still waits for ConfigMaps and Secrets, if something stands in the way."""
+    for share in placement.active:
+        mirror = seen.by_share.get(share.id)
+        if mirror is None or not mirror.suspend or mirror.finished or mirror.gone:
+            continue
+        if observation.is_ready(share.cluster, share.cluster_uid):
+            found = dependencies.supply(observation, share, mirror)
+            if found.holds and found.fault is not None:
+                return Problem(found.fault.value, found.message)
+    return None
+
+
 def _remedy(share: Share, attempt: Attempt, job: Job) -> str:
     match attempt.refusal.value:
         case "NamespaceMissing":
-            return f"Cluster {share.cluster} has no namespace {job.namespace}; create it there"
+            text = f"Cluster {share.cluster} has no namespace {job.namespace}; create it there"
+            return f"{text}, or set createNamespace of its WorkerCluster"
         case "MirrorNameTaken":
             return (
                 f"Cluster {share.cluster} has a Job {share.mirror} of its own in namespace {job.namespace}, "

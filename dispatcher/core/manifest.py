@@ -108,11 +108,19 @@ def mirror_labels(job: Job, share: Share, *, origin: str) -> dict[str, str]:
 
 
 def make_mirror(
-    job: Job, share: Share, *, origin: str, now: datetime, backoff_limit: int, seeded: bool
+    job: Job,
+    share: Share,
+    *,
+    origin: str,
+    now: datetime,
+    backoff_limit: int,
+    seeded: bool,
+    held: bool = False,
 ) -> dict[str, Any]:
     """The whole mirror of a share, ready to be POSTed.
 
     ``seeded`` False: it is made suspended, and waits for its status to be seeded (Indexed shares).
+    ``held``: it is made suspended, and waits for ConfigMaps and Secrets.
     """
     spec = {key: value for key, value in job.spec.items() if key not in LEFT_OUT}
     if job.spec.get("manualSelector"):
@@ -122,7 +130,7 @@ def make_mirror(
     if share.completions is not None:
         spec["completions"] = job.completions if share.interval is not None else share.completions
     spec["backoffLimit"] = backoff_limit
-    spec["suspend"] = not seeded
+    spec["suspend"] = held or not seeded
     annotations = user_annotations(job) | {
         names.SHARE_ANNOTATION: json.dumps(share_record(share), separators=(",", ":")),
         names.JOB_NAME_ANNOTATION: job.name,

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dispatcher.core import ceding, manifest, names, rebalancing
+from dispatcher.core import ceding, dependencies, manifest, names, rebalancing
 from dispatcher.core.actions import (
     JSON_PATCH,
     MERGE_PATCH,
@@ -59,8 +59,11 @@ def create(observation: Observation, share: Share, progress: Progress) -> Create
         now=observation.now,
         backoff_limit=backoff_limit(job, share, progress),
         seeded=len(seed(job.completions, share, progress)) == 0,
+        held=dependencies.follow(observation, share),
     )
-    return CreateMirror(share.cluster, share.mirror, body)
+    cluster = observation.clusters.get(share.cluster)
+    makes_namespace = cluster is not None and cluster.create_namespace
+    return CreateMirror(share.cluster, share.mirror, body, makes_namespace)
 
 
 def plant_seed(mirror: Mirror, indexes: IndexSet) -> PatchMirror:
@@ -115,8 +118,11 @@ def steer(
         if ceded is not None:
             actions.append(ceded)
             continue
-        patch = difference(observation, share, mirror, progress)
+        supply = dependencies.supply(observation, share, mirror)
+        patch = difference(observation, share, mirror, progress, held=mirror.suspend and supply.holds)
         if patch is None:
+            if supply.action is not None:
+                actions.append(supply.action)
             continue
         slot = (share.cluster, share.mirror)
         if slot in observation.edited:
@@ -138,16 +144,19 @@ def steer(
 
 
 def difference(
-    observation: Observation, share: Share, mirror: Mirror, progress: Progress
+    observation: Observation, share: Share, mirror: Mirror, progress: Progress, *, held: bool = False
 ) -> dict[str, Any] | None:
-    """The merge patch that makes a mirror what its share and the Job say; None if it is that already."""
+    """The merge patch that makes a mirror what its share and the Job say; None if it is that already.
+
+    ``held``: it stays suspended, for what its pods need is not there yet.
+    """
     job = observation.job
     spec: dict[str, Any] = {}
     metadata = _metadata_difference(observation, share, mirror)
     annotations: dict[str, Any] = metadata.get("annotations", {})
     wanted: dict[str, Any] = {
         "parallelism": _parallelism(share, mirror),
-        "suspend": job.suspend or _held_by_queue(mirror),
+        "suspend": job.suspend or held or _held_by_queue(mirror),
     }
     if not (mirror.suspend and job.suspend):
         # A suspended Job that exceeds its limit cannot be ended by its controller: it has no startTime.

@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import Any
 
 from dispatcher.core import names
+from dispatcher.core.actions import ObjectRef
+from dispatcher.core.dependencies import Provision, Source
 from dispatcher.core.job import Job, Manifest
 from dispatcher.core.mirror import Mirror
 from dispatcher.core.policy import DEFAULT_POLICY, Policy, Taint
@@ -36,6 +38,9 @@ class Cluster:
     tainted_since: Mapping[Taint, datetime] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     namespace_selector: Manifest | None = None
+    local: bool = False
+    """It is the management cluster itself."""
+    create_namespace: bool = False
 
 
 class Refusal(StrEnum):
@@ -107,6 +112,12 @@ class Observation:
     room: Mapping[names.ClusterName, int] = field(default_factory=dict)
     fits: Mapping[names.ClusterName, int] = field(default_factory=dict)
     settled: bool = True
+    sources: Mapping[ObjectRef, Source] = field(default_factory=dict)
+    """What the Job's policy lets follow it, on the management cluster; what is not known yet is absent."""
+    provided: Mapping[tuple[names.ClusterName, str], Mapping[ObjectRef, Provision]] = field(
+        default_factory=dict
+    )
+    """Keyed by cluster and mirror's UID: what is known of the copies beside it."""
 
     def is_ready(self, cluster: names.ClusterName, uid: str) -> bool:
         """Whether what is known of this cluster is complete, and it is still the same cluster."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from time import monotonic
@@ -24,6 +24,7 @@ from dispatcher.clusters.reply import Outcome, Reply
 from dispatcher.core import names
 from dispatcher.core.actions import (
     JSON_PATCH,
+    CopyDependencies,
     CreateMirror,
     Decision,
     DeleteMirror,
@@ -143,6 +144,8 @@ class Executor:
                     self._record(key, job, event)
                 case CreateMirror() | PatchMirror() | DeleteMirror():
                     self._start(key, uid, action)
+                case CopyDependencies():
+                    self._copy(key, uid, action)
         return False
 
     def owns(self, uid: str) -> bool:
@@ -280,6 +283,21 @@ class Executor:
             return
         self._spawn(slot, self._act(key, uid, action, worker))
 
+    def _copy(self, key: Key, uid: str, action: CopyDependencies) -> None:
+        """Bring objects to a mirror; each write of it asks the gate like any other."""
+        slot = (key, action.cluster, action.name)
+        worker, propagation = self._workers(action.cluster), self._world.propagation
+        if slot in self._busy or worker is None or propagation is None:
+            return
+
+        async def write(send: Callable[[], Awaitable[Reply]]) -> Reply:
+            with self._sends(uid, "copy") as number:
+                reply = await send()
+            self._crash.after(number)
+            return reply
+
+        self._spawn(slot, propagation.copy(key[0], uid, action, worker, write=write))
+
     def _spawn(self, slot: tuple[Key, names.ClusterName, str], work: Coroutine[Any, Any, None]) -> None:
         """Run this for a mirror; until it ends, nothing else is started for the same mirror."""
         task = asyncio.create_task(work)
@@ -296,7 +314,25 @@ class Executor:
         with self._sends(uid, _kind(action)) as number:
             reply = await self._send(key[0], action, worker)
         self._crash.after(number)
+        if isinstance(action, CreateMirror) and action.makes_namespace and reply.outcome is Outcome.NOT_FOUND:
+            reply = await self._make_namespace(key, uid, action, worker)
         await self._learn(key, action, worker, reply)
+
+    async def _make_namespace(self, key: Key, uid: str, action: CreateMirror, worker: MirrorWorker) -> Reply:
+        """Make the mirror's namespace, then the mirror; the reply that decides."""
+        labels = {names.ORIGIN_LABEL: self._world.rules.origin}
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": key[0], "labels": labels}}
+        with self._sends(uid, "namespace") as number:
+            reply = await requests.create_namespace(worker.api, manifest)
+        self._crash.after(number)
+        if reply.ok:
+            logger.info("namespace made", extra={"cluster": action.cluster, "namespace": key[0]})
+        elif reply.outcome is not Outcome.ALREADY_EXISTS:
+            return reply
+        with self._sends(uid, _kind(action)) as number:
+            reply = await self._send(key[0], action, worker)
+        self._crash.after(number)
+        return reply
 
     @staticmethod
     async def _send(namespace: str, action: MirrorAction, worker: MirrorWorker) -> Reply:

@@ -35,6 +35,7 @@ from dispatcher.operator.leases import LeaseLost, Leases
 from dispatcher.operator.metrics_access import MetricsAccess
 from dispatcher.operator.orphans import OrphanCollector
 from dispatcher.operator.priorities import PriorityClasses
+from dispatcher.operator.propagation import Propagation
 from dispatcher.operator.queue import KeyQueue
 from dispatcher.operator.settings import Settings, SettingsError
 from dispatcher.operator.state_metrics import StateMetrics
@@ -178,6 +179,9 @@ class Dispatcher:
         fleet.is_writing = executor.writing
         survey = Survey(wanted=lambda: world.policies.ask_for_room, clusters=lambda: fleet.clusters)
         world.fits = survey.fits
+        world.propagation = propagation = Propagation(
+            api, origin=rules.origin, wake=lambda key: queue.add(key)
+        )
         queue = KeyQueue(Reconciler(world, executor), concurrency=settings.concurrency)
         orphans = OrphanCollector(
             fleet=fleet,
@@ -273,6 +277,7 @@ class Dispatcher:
             for task in (*background, stopping):
                 task.cancel()
             await asyncio.wait([*background, stopping], timeout=STOP_GRACE)
+            await propagation.stop()
             await fleet.stop()
             if runner is not None:
                 await runner.cleanup()

@@ -126,6 +126,8 @@ class RegisteredCluster:
                 tainted_since=self._seen_taints(read_taints(spec)),
                 labels=self.manifest["metadata"].get("labels") or {},
                 namespace_selector=spec.get("namespaceSelector"),
+                local=bool(spec.get("local")),
+                create_namespace=bool(spec.get("createNamespace")),
             )
         return self._view
 

@@ -19,6 +19,7 @@ from dispatcher.operator.health_echo import WatchEcho
 from dispatcher.operator.job_tally import JobTally
 from dispatcher.operator.latency import Latencies
 from dispatcher.operator.policies import Policies
+from dispatcher.operator.propagation import NOTHING, Propagation
 from dispatcher.operator.queue import Key
 from dispatcher.operator.room import RoomAccount, pod_priority
 
@@ -73,6 +74,8 @@ class World:
         self.workers: dict[names.ClusterName, Worker] = {}
         self.namespace_labels: dict[str, Mapping[str, str]] = {}
         self.policies = Policies()
+        self.propagation: Propagation | None = None
+        """What follows Jobs to the workers (set by the process)."""
         self.tally = JobTally(started=utc_now())
         self.latencies = Latencies()
         self.echo = WatchEcho()
@@ -115,6 +118,8 @@ class World:
             self._idle_since.pop(metadata["uid"], None)
             self._attempts.pop(key, None)
             self._edited.pop(key, None)
+            if self.propagation is not None:
+                self.propagation.forget(key, metadata["uid"])
         else:
             if old is not None and old["metadata"]["uid"] != metadata["uid"]:
                 self._keys.pop(old["metadata"]["uid"], None)
@@ -296,6 +301,7 @@ class World:
         """Everything a decision on this Job looks at, now."""
         job = read_job(manifest)
         policy, policy_fault = self.policies.of(job.namespace, job.annotations)
+        seen = self.propagation.look(job, policy) if self.propagation is not None else NOTHING
         return Observation(
             job=job,
             now=utc_now(),
@@ -313,6 +319,8 @@ class World:
             room=self.room.room((job.namespace, job.name), manifest),
             fits=self.fits(manifest) if policy.division is Division.AVAILABLE else {},
             settled=self.settled,
+            sources=seen.sources,
+            provided=seen.provided,
         )
 
     def _mirrors(self, job_uid: str, namespace: str) -> Iterable[Mirror]:

@@ -44,6 +44,7 @@ _FEATURES = {
     "tokenRenewal": "`tokenRenewal.enabled`",
     "metricsAuthentication": "`metrics.authentication.enabled`",
     "localCluster": "`localCluster.enabled`",
+    "propagation": "`propagation.namespaces`",
 }
 """When a feature's rules are there; one that is not named here is there by the value FEATURE.enabled."""
 

@@ -10,7 +10,14 @@ from typing import Any
 
 import yaml
 
-from dispatcher.commands.worker_account import FEATURES, NODES, VIEW, account_manifests
+from dispatcher.commands.worker_account import (
+    CREATE_NAMESPACE,
+    EVERYWHERE,
+    FEATURES,
+    NODES,
+    VIEW,
+    account_manifests,
+)
 from hack.lab.api import JSON, kubeconfig, write_kubeconfig
 from hack.lab.component import READY_SECONDS, ROOT, ComponentFailed
 from hack.lab.plane import Plane
@@ -42,7 +49,13 @@ def prepare_management(plane: Plane, *, helm: Path, dispatcher_kubeconfig: Path)
 def prepare_worker(plane: Plane) -> dict[str, Any]:
     """The controller's account on a worker; gives a kubeconfig of it."""
     token = _account(
-        plane, account_manifests(namespace=NAMESPACE, account=ACCOUNT, features=(*FEATURES, NODES, VIEW))
+        plane,
+        account_manifests(
+            namespace=NAMESPACE,
+            account=ACCOUNT,
+            features=(*FEATURES, NODES, VIEW, CREATE_NAMESPACE),
+            propagation_namespaces=(EVERYWHERE,),
+        ),
     )
     return kubeconfig(name=plane.name, url=plane.url, authority=plane.certificates.authority, token=token)
 

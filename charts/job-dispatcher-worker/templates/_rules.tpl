@@ -15,6 +15,12 @@ tokenRenewal
 {{- if .Values.nodes.enabled }}
 nodes
 {{- end }}
+{{- if .Values.propagation.namespaces }}
+propagation
+{{- end }}
+{{- if .Values.createNamespace.enabled }}
+createNamespace
+{{- end }}
 {{- if .Values.view.enabled }}
 view
 {{- end }}
@@ -29,7 +35,8 @@ Rules of the features that are on: a list of root context and one "where" of fil
 {{- $rights := $root.Files.Get "files/rbac.yaml" | replace "ACCOUNT]" (printf "%s]" $root.Values.accountName) | fromYaml }}
 {{- range $feature := include "worker.features" $root | splitList "\n" }}
 {{- range $rule := index $rights $feature }}
-{{- if eq $rule.where $where }}
+{{- $everywhere := and (eq $rule.where "propagated") (has "*" $root.Values.propagation.namespaces) }}
+{{- if eq (ternary "cluster" $rule.where $everywhere) $where }}
 # {{ $rule.why }}
 - {{ omit $rule "where" "why" | toYaml | nindent 2 | trim }}
 {{- end }}

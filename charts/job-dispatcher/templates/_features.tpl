@@ -21,6 +21,9 @@ metricsAuthentication
 {{- if .Values.localCluster.enabled }}
 localCluster
 {{- end }}
+{{- if .Values.propagation.namespaces }}
+propagation
+{{- end }}
 {{- if .Values.view.enabled }}
 view
 {{- end }}
@@ -35,7 +38,8 @@ Rules of the features that are on: a list of root context and one "where" of fil
 {{- $rights := $root.Files.Get "files/rbac/management.yaml" | fromYaml }}
 {{- range $feature := include "job-dispatcher.features" $root | splitList "\n" }}
 {{- range $rule := index $rights $feature }}
-{{- if eq $rule.where $where }}
+{{- $everywhere := and (eq $rule.where "propagated") (has "*" $root.Values.propagation.namespaces) }}
+{{- if eq (ternary "cluster" $rule.where $everywhere) $where }}
 # {{ $rule.why }}
 - {{ omit $rule "where" "why" | toYaml | nindent 2 | trim }}
 {{- end }}
