@@ -87,7 +87,9 @@ def account_manifests(
     return manifests
 
 
-def _rules(rights: Manifest, features: Sequence[str], *, where: Sequence[str], account: str) -> Iterator[Manifest]:
+def _rules(
+    rights: Manifest, features: Sequence[str], *, where: Sequence[str], account: str
+) -> Iterator[Manifest]:
     for feature in features:
         for rule in rights[feature]:
             if rule["where"] not in where:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from dispatcher.clusters.account_token import token_in, with_token
-from dispatcher.commands.worker_account import account_manifests
+from dispatcher.commands.worker_account import CREATE_NAMESPACE, account_manifests
 from dispatcher.core import names
 from dispatcher.core.manifest import origin_value
 from hack.generate.files import CHARTS
@@ -104,6 +104,14 @@ def test_each_verb_is_granted_and_used(installation: Installation) -> None:
     lab = installation.lab
     features = yaml.safe_load(yaml.safe_dump(values_of(installation)))
     account, here = "job-dispatcher", NAMESPACE
+    propagated = features["propagation"]["namespaces"]
+    with_renewal = features["tokenRenewal"]["enabled"]
+    given = (
+        "core",
+        *(("tokenRenewal",) if with_renewal else ()),
+        *((CREATE_NAMESPACE,) if propagated else ()),
+    )
+    worker_rights: dict[str, Any] = {"features": given, "propagation_namespaces": propagated}
     audits = {
         "management": Audit(lab.management, account=installation.account),
         **{plane.name: Audit(plane, account=f"{here}:{account}") for plane in lab.workers},
@@ -116,6 +124,8 @@ def test_each_verb_is_granted_and_used(installation: Installation) -> None:
         if features["localCluster"]["enabled"]:
             add_local(lab.management)
         run_everything(installation)
+        if propagated:
+            let_objects_follow(lab, account_manifests(namespace=here, account=account, **worker_rights))
         if features["tokenRenewal"]["enabled"]:
             for worker in lab.workers:
                 renew(lab, worker)
@@ -127,12 +137,54 @@ def test_each_verb_is_granted_and_used(installation: Installation) -> None:
     refused = {name: audit.refused() for name, audit in audits.items()}
     assert not any(refused.values()), refused
     assert audits["management"].unused(installation.objects()) == set()
-    with_renewal = features["tokenRenewal"]["enabled"]
-    rights = account_manifests(
-        namespace=here, account=account, features=("core", *(("tokenRenewal",) if with_renewal else ()))
-    )
+    rights = account_manifests(namespace=here, account=account, **worker_rights)
     used_by_any = audits["worker-1"].unused(rights) & audits["worker-2"].unused(rights)
     assert used_by_any == set()
+
+
+def let_objects_follow(lab: Lab, accounts: list[Manifest]) -> None:
+    """Two Jobs that share a ConfigMap and a Secret; a third in a namespace that no worker has."""
+    management = lab.management.api
+    for worker in lab.workers:
+        for manifest in accounts:
+            worker.api.apply(manifest)
+    policies = f"/apis/jobdispatcher.io/v1alpha1/namespaces/{DEFAULT}/dispatchpolicies"
+    policy = {
+        "kind": "DispatchPolicy",
+        "metadata": {"name": "follow"},
+        "spec": {"propagate": ["ConfigMap", "Secret"]},
+    }
+    management.create(policies, {"apiVersion": "jobdispatcher.io/v1alpha1", **policy})
+    core = f"/api/v1/namespaces/{DEFAULT}"
+    management.create(f"{core}/configmaps", {"metadata": {"name": "settings"}, "data": {"a": "1"}})
+    management.create(f"{core}/secrets", {"metadata": {"name": "password"}, "stringData": {"a": "1"}})
+    jobs = f"/apis/batch/v1/namespaces/{DEFAULT}/jobs"
+    for name in ("first", "second"):
+        manifest = job(name, parallelism=3, completions=3)
+        manifest["metadata"]["annotations"] = {names.POLICY_ANNOTATION: "follow"}
+        needs = [{"configMapRef": {"name": "settings"}}, {"secretRef": {"name": "password"}}]
+        manifest["spec"]["template"]["spec"]["containers"][0]["envFrom"] = needs
+        management.create(jobs, manifest)
+        until(lambda name=name: condition(lab.management, name, "Complete"), f"{name} is Complete")  # type: ignore[misc]
+    management.create("/api/v1/namespaces", {"metadata": {"name": "new"}})
+    for worker in lab.workers:
+        patch = {"spec": {"createNamespace": True}}
+        management._request(
+            "PATCH", f"{CLUSTERS}/{worker.name}", patch, content_type="application/merge-patch+json"
+        )
+    manifest = job("third", parallelism=3, completions=3)
+    manifest["metadata"]["namespace"] = "new"
+    path = "/apis/batch/v1/namespaces/new/jobs"
+    management.create(path, manifest)
+    until(
+        lambda: (find(lab.management, f"{path}/third") or {}).get("status", {}).get("succeeded") == 3,
+        "third is done",
+    )
+    for where in (f"{jobs}/first", f"{jobs}/second", f"{path}/third"):
+        management.delete(where)
+        until(lambda where=where: find(lab.management, where) is None, f"{where} is gone")  # type: ignore[misc]
+    for where in (f"{policies}/follow", f"{core}/configmaps/settings", f"{core}/secrets/password"):
+        management.delete(where)
 
 
 def tells_no_secret(lab: Lab, controller: Controller) -> None:

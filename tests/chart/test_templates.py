@@ -23,7 +23,10 @@ def test_every_values_file_lints_and_renders(helm_program: Path, path: Path) -> 
     helm(helm_program, "lint", "--strict", "--kube-version", "v1.36.3", chart, "--values", path)
     objects = render(helm_program, chart.name, files=(path,), namespace="elsewhere")
     for entry in objects:
-        assert entry["metadata"].get("namespace", "elsewhere") == "elsewhere"
+        if not entry["metadata"]["name"].endswith(
+            "-propagation"
+        ):  # in the namespaces of propagation.namespaces
+            assert entry["metadata"].get("namespace", "elsewhere") == "elsewhere"
         assert entry["metadata"]["labels"]["app.kubernetes.io/name"] == "job-dispatcher"
     names = [(it["kind"], it["metadata"]["name"]) for it in objects]
     assert len(names) == len(set(names))
@@ -219,6 +222,23 @@ def test_each_feature_brings_its_own_rights_only(helm_program: Path) -> None:
         assert not rights & core
         objects = render(helm_program, values={**bare, f"{feature}.enabled": True})
         assert set(granted(objects)) - core == rights, feature
+    objects = render(helm_program, values={**bare, "propagation.namespaces": ["team", "batch"]})
+    assert (
+        set(granted(objects)) - core
+        == {
+            (verb, resource, "", "Role")
+            for verb in ("get", "list", "watch")
+            for resource in ("configmaps", "secrets")
+        }
+        - core
+    )
+    places = {
+        it["metadata"]["namespace"] for it in objects if it["metadata"]["name"].endswith("-propagation")
+    }
+    assert places == {"team", "batch"}
+    everywhere = set(granted(render(helm_program, values={**bare, "propagation.namespaces": ["*"]}))) - core
+    assert ("watch", "secrets", "", "ClusterRole") in everywhere
+    assert not [right for right in everywhere if right[3] == "Role"]
 
 
 def test_servers_before_1_35_are_asked_whether_they_keep_the_field(helm_program: Path) -> None:
@@ -244,16 +264,19 @@ def test_one_replica_without_election_never_overlaps_the_next(helm_program: Path
     }
 
 
+@pytest.mark.parametrize("places", [[], ["team", "batch"], ["*"]])
 @pytest.mark.parametrize("renewal", [True, False])
-def test_the_workers_chart_is_what_join_makes(helm_program: Path, renewal: bool) -> None:
+def test_the_workers_chart_is_what_join_makes(helm_program: Path, renewal: bool, places: list[str]) -> None:
     objects = render(
         helm_program,
         "job-dispatcher-worker",
-        values={"accountName": "mine", "tokenRenewal.enabled": renewal},
+        values={"accountName": "mine", "tokenRenewal.enabled": renewal, "propagation.namespaces": places},
         namespace="there",
     )
     features = ("core", "tokenRenewal") if renewal else ("core",)
-    made = account_manifests(namespace="there", account="mine", features=features, manager="Helm")
+    made = account_manifests(
+        namespace="there", account="mine", features=features, manager="Helm", propagation_namespaces=places
+    )
 
     def by_name(entry: Manifest) -> tuple[str, str]:
         return entry["kind"], entry["metadata"]["name"]

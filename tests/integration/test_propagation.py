@@ -104,6 +104,16 @@ def owners(found: Manifest | None) -> set[str]:
     return {it["uid"] for it in ((found or {}).get("metadata") or {}).get("ownerReferences", ())}
 
 
+def owned_by(uids: set[str]) -> Callable[[Manifest | None], bool]:
+    """A test of an object: its owners are just these."""
+    return lambda found: owners(found) == uids
+
+
+def has_data(data: Manifest) -> Callable[[Manifest | None], bool]:
+    """A test of an object: this is all of its data."""
+    return lambda found: found is not None and found.get("data") == data
+
+
 def is_gone(found: Manifest | None) -> bool:
     return found is None
 
@@ -220,9 +230,7 @@ async def test_updates_follow_while_the_job_runs(followed: Followed) -> None:
         assert reply.ok
         wanted = (reply.body or {})["data"]
         for api in followed.workers:
-            await followed.object_when(
-                api, kind, name, lambda found, wanted=wanted: found is not None and found["data"] == wanted
-            )
+            await followed.object_when(api, kind, name, has_data(wanted))
 
 
 async def test_jobs_that_share_an_object_own_it_together(followed: Followed) -> None:
@@ -238,11 +246,11 @@ async def test_jobs_that_share_an_object_own_it_together(followed: Followed) -> 
     ]  # by Job, in order of the workers
     for number, api in enumerate(followed.workers):
         both = {mirrors[0][number], mirrors[1][number]}
-        await followed.object_when(api, "Secret", "password", lambda found, both=both: owners(found) == both)
+        await followed.object_when(api, "Secret", "password", owned_by(both))
     await followed.delete("one")
     for number, api in enumerate(followed.workers):
         left = {mirrors[1][number]}
-        await followed.object_when(api, "Secret", "password", lambda found, left=left: owners(found) == left)
+        await followed.object_when(api, "Secret", "password", owned_by(left))
     await followed.delete("two")
     for api in followed.workers:
         await followed.object_when(api, "Secret", "password", is_gone)
