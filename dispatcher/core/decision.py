@@ -12,7 +12,6 @@ from typing import Any
 from dispatcher.core import (
     candidates,
     capacity,
-    dependencies,
     dispatched,
     leaving,
     mirroring,
@@ -340,7 +339,6 @@ def _draft_write(
 def _look_again(observation: Observation, placement: Placement, postponed: bool) -> float | None:
     retries = (attempt.retry_at for attempt in observation.attempts.values())
     moments = [moment for moment in retries if moment > observation.now]
-    moments += [moment for moment in dependencies.retries(observation) if moment > observation.now]
     moments += leaving.turning_points(observation, placement)
     moments += rebalancing.turning_points(observation, placement)
     end = verdict.deadline(observation.job)
