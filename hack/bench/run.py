@@ -100,7 +100,7 @@ class Bench:
         managed_by: str | None,
     ) -> float:
         self._passages += 1
-        names = [_name(self._passages, number) for number in range(workload.jobs)]
+        names = [job_name(self._passages, number) for number in range(workload.jobs)]
         slots = asyncio.Semaphore(AT_ONCE)
 
         async def create(name: str) -> None:
@@ -156,7 +156,7 @@ class Bench:
                 await changed.wait()
 
 
-def _name(passage: int, number: int) -> str:
+def job_name(passage: int, number: int) -> str:
     """Like a generated name: the planner's hash of consecutive numbers would take one cluster for long stretches."""
     return f"bench-{hashlib.sha256(f'{passage} {number}'.encode()).hexdigest()[:12]}"
 
