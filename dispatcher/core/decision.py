@@ -232,10 +232,10 @@ def _end(observation: Observation, seen: Seen, outcome: Verdict) -> Decision:
         draft.start()
     new = draft.decide(outcome)
     draft.count(seen.progress)
-    strays = _reachable_strays(observation, seen)
+    strays, away = _strays(observation, seen)
     ended = all(
         mirror.finished or mirror.gone or (mirror.suspend and mirror.still and not mirror.seeded)
-        for mirror in (*_in_reach(observation, seen).values(), *strays)
+        for mirror in (*_in_reach(observation, seen).values(), *strays, *away)
     )
     unseen = any(
         share.id not in seen.by_share
@@ -276,11 +276,21 @@ def _is_left(job: Job, share: Share, seen: Seen) -> bool:
     return job.completions is not None and mirror.count("succeeded") < mirror.spec.get("completions", 0)
 
 
-def _reachable_strays(observation: Observation, seen: Seen) -> list[Mirror]:
-    """Mirrors of the Job that no share holds any more (cut off, unknown): they end with it."""
+def _strays(observation: Observation, seen: Seen) -> tuple[list[Mirror], list[Mirror]]:
+    """Mirrors of the Job that no share holds any more (cut off, unknown): they end with it.
+
+    Those on clusters in reach, and those on clusters that are away but not given up on yet.
+    """
     known = {mirror.uid for mirror in seen.by_share.values()}
+    strays = [mirror for mirror in observation.mirrors if mirror.uid not in known and not mirror.gone]
     ready = {cluster.name for cluster in observation.clusters.values() if cluster.ready}
-    return [m for m in observation.mirrors if m.uid not in known and m.cluster in ready and not m.gone]
+    in_reach = [mirror for mirror in strays if mirror.cluster in ready]
+    away = [
+        mirror
+        for mirror in strays
+        if mirror.cluster not in ready and not leaving.is_given_up(observation, mirror.cluster)
+    ]
+    return in_reach, away
 
 
 def _settle(seen: Seen, draft: StatusDraft, job: Job) -> None:

@@ -16,6 +16,7 @@ from dispatcher.core import mirror as mirrors
 from dispatcher.core.actions import MERGE_PATCH, Action, DeleteMirror, Event, PatchMirror
 from dispatcher.core.job import timestamp
 from dispatcher.core.mirror import Mirror
+from dispatcher.core.names import ClusterName
 from dispatcher.core.observation import Cluster, Observation
 from dispatcher.core.placement import Placement, Share, ShareState
 from dispatcher.core.policy import TaintEffect
@@ -29,7 +30,15 @@ def lost_at(observation: Observation, share: Share) -> datetime | None:
     another one now), after ``failover.after`` where it is away; None while it is in reach.
     """
     cluster = observation.clusters.get(share.cluster)
-    if cluster is None or (cluster.ready and cluster.uid != share.cluster_uid):
+    if cluster is not None and cluster.ready and cluster.uid != share.cluster_uid:
+        return observation.now
+    return given_up_at(observation, share.cluster)
+
+
+def given_up_at(observation: Observation, name: ClusterName) -> datetime | None:
+    """When nothing waits for a cluster any more if nothing changes; None while it is in reach."""
+    cluster = observation.clusters.get(name)
+    if cluster is None:
         return observation.now
     after = observation.policy.failover_after
     if cluster.ready or after is None or cluster.away_since is None:
@@ -39,7 +48,15 @@ def lost_at(observation: Observation, share: Share) -> datetime | None:
 
 def is_lost(observation: Observation, share: Share) -> bool:
     """Whether a share's cluster is given up on; never before all clusters were tried once after a start."""
-    moment = lost_at(observation, share)
+    return _has_come(observation, lost_at(observation, share))
+
+
+def is_given_up(observation: Observation, name: ClusterName) -> bool:
+    """Whether nothing waits for a cluster any more; never before all were tried once after a start."""
+    return _has_come(observation, given_up_at(observation, name))
+
+
+def _has_come(observation: Observation, moment: datetime | None) -> bool:
     return observation.settled and moment is not None and moment <= observation.now
 
 
@@ -63,8 +80,9 @@ def eviction_at(observation: Observation, cluster: Cluster) -> datetime | None:
 
 
 def turning_points(observation: Observation, placement: Placement) -> list[datetime]:
-    """When time alone changes what is to be done with a share."""
-    moments = []
+    """When time alone changes what is to be done with a share, or with a mirror that none holds any more."""
+    given_up = [given_up_at(observation, name) for name in {mirror.cluster for mirror in observation.mirrors}]
+    moments = [moment for moment in given_up if moment is not None]
     for share in placement.held:
         cluster = observation.clusters.get(share.cluster)
         evicted = eviction_at(observation, cluster) if cluster is not None else None

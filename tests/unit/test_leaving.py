@@ -267,6 +267,23 @@ def test_the_end_does_not_wait_for_a_lost_cluster() -> None:
     assert scene.job["status"]["succeeded"] == 10
 
 
+@pytest.mark.parametrize(("away_for", "ends"), [(timedelta(minutes=1), False), (timedelta(hours=1), True)])
+def test_the_end_waits_for_a_mirror_that_no_share_holds_until_its_cluster_is_given_up_on(
+    away_for: timedelta, ends: bool
+) -> None:
+    """An elastic Indexed Job that shrinks below a share whose cluster has just gone away."""
+    scene = running(parallelism=4, completions=4, completionMode="Indexed")
+    cut_off(scene, B, since=NOW - away_for)
+    scene.job = {**scene.job, "spec": scene.job["spec"] | {"parallelism": 2, "completions": 2}}
+    scene.settle()
+    assert B not in {share.cluster for share in placement(scene).held}
+    scene.complete(A, 2)
+    scene.report(A, completedIndexes="0,1")
+    scene.settle()
+    assert bool(condition(scene.job, "Complete")) is ends
+    assert (scene.decide().look_again is None) is ends
+
+
 def test_a_returned_mirror_of_a_finished_job_is_removed() -> None:
     scene = running(parallelism=2, completions=10)
     cut_off(scene, A, since=NOW - timedelta(hours=1))
