@@ -66,6 +66,10 @@ lab: setup ## Local control planes: make lab ARGS="up --workers 2" (or: down, st
 bench: setup ## Measure, print a table, write build/bench.json
 	@$(PY) -m hack.bench $(ARGS)
 
+.PHONY: bench-logs
+bench-logs: setup ## Logs through the API beside kubectl logs on one worker; writes build/bench-logs.json
+	@$(PY) -m hack.bench.logs $(ARGS)
+
 .PHONY: conformance
 conformance: setup ## Every Job feature, dispatched and by the built-in controller: equal or documented
 	@$(PY) -m hack.conformance $(ARGS)

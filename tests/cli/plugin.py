@@ -19,9 +19,9 @@ MANAGED_BY = "jobdispatcher.io/cli"
 WAIT_SECONDS = 60.0
 
 
-def wait_until(condition: Callable[[], Any]) -> None:
+def wait_until(condition: Callable[[], Any], *, seconds: float = WAIT_SECONDS) -> None:
     """Wait for something to become true."""
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come true"
         time.sleep(0.05)

@@ -1,6 +1,7 @@
 """Pods and logs of workers through the management API server, on real planes."""
 
 import contextlib
+import http.client
 import json
 import re
 import socket
@@ -23,6 +24,33 @@ READ_LOGS = (
     {"apiGroups": ["view.jobdispatcher.io"], "resources": ["jobs/log"], "verbs": ["get"]},
     {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
 )
+REFUSED_PATHS = [
+    "/api/v1/secrets",
+    "/api/v1/pods",
+    "/api/v1/nodes",
+    "/api/v1/namespaces/NS",
+    "/api/v1/namespaces/NS/secrets",
+    "/api/v1/namespaces/NS/configmaps/kube-root-ca.crt",
+    "/api/v1/namespaces/kube-system/pods/POD",
+    "/api/v1/namespaces/NS/pods/POD/exec?command=sh&stdout=true",
+    "/api/v1/namespaces/NS/pods/POD/attach",
+    "/api/v1/namespaces/NS/pods/POD/portforward",
+    "/api/v1/namespaces/NS/pods/POD/proxy/",
+    "/api/v1/namespaces/NS/pods/POD/status",
+    "/api/v1/namespaces/NS/pods?watch=true",
+    "/api/v1/namespaces/NS/pods/POD/../../secrets",
+    "/api/v1/namespaces/NS/pods/%2e%2e/secrets",
+    "/api/v1/namespaces/NS/pods/..%2f..%2fsecrets",
+    "/api/v1/namespaces/NS/pods/POD%00",
+    "/api/v1//namespaces/NS/pods",
+    "//api/v1/namespaces/NS/pods",
+    "/../../worker-2/proxy/api/v1/namespaces/NS/pods",
+    "/%2e%2e/%2e%2e/worker-2/proxy/api/v1/namespaces/NS/pods",
+    "/apis/batch/v1/namespaces/NS/jobs",
+    "/version",
+    "/metrics",
+    "/logs/",
+]
 
 
 def kubectl(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -149,6 +177,51 @@ def test_plain_kubectl_works_on_one_worker(lab: Lab, pages: str, namespace: str,
     assert "NotFound" in kubectl(lab, *server, "logs", "other").stderr
     assert kubectl(lab, *server, "get", "secrets").returncode != 0
     assert kubectl(lab, *server, "delete", "pod", names[0]).returncode != 0
+
+
+def test_the_proxy_lets_through_nothing_else(lab: Lab, plugin: Plugin, pages: str, namespace: str) -> None:
+    pod = plugin.ok("pods", pages, "--no-headers").split()[1]
+    paths = [path.replace("NS", namespace).replace("POD", pod) for path in REFUSED_PATHS]
+    answers = {path: proxied(lab, f"worker-1/proxy{path}") for path in paths}
+    assert {path: code for path, code in answers.items() if code not in (400, 404)} == {}
+
+
+def test_the_proxy_serves_what_is_allowed(lab: Lab, plugin: Plugin, pages: str, namespace: str) -> None:
+    pod = plugin.ok("pods", pages, "--no-headers").split()[1]
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    for path in ("/api", "/apis", "/api/v1", pods, f"{pods}/{pod}", f"{pods}/{pod}/log?follow=false"):
+        assert proxied(lab, f"worker-1/proxy{path}") == 200, path
+    assert proxied(lab, f"worker-1/proxy{pods}/{pod}", method="DELETE") == 405
+    assert proxied(lab, f"worker-9/proxy{pods}") == 404
+
+
+def proxied(lab: Lab, path: str, *, method: str = "GET") -> int:
+    """The status of a request to a worker, by the management API server; the path is sent as it is."""
+    admin = lab.management.certificates.admin
+    context = ssl.create_default_context(cafile=str(lab.management.certificates.authority))
+    context.load_cert_chain(admin.certificate, admin.key)
+    host, _, port = lab.management.url.removeprefix("https://").partition(":")
+    connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=60)
+    with contextlib.closing(connection):
+        connection.putrequest(method, f"{ROOT}/clusters/{path}", skip_accept_encoding=True)
+        connection.endheaders()
+        return connection.getresponse().status
+
+
+def test_a_pod_with_forged_labels_is_not_read(lab: Lab, plugin: Plugin, pages: str, namespace: str) -> None:
+    worker = lab.workers[0]
+    pods = f"/api/v1/namespaces/{namespace}/pods"
+    mirror = next(
+        pod for pod in worker.api.get(pods)["items"] if pod["metadata"]["name"].startswith(f"{pages}-")
+    )
+    labels = {key: value for key, value in mirror["metadata"]["labels"].items() if "name" not in key}
+    container = {"name": "c", "image": "x"}
+    # Without the pods' own controller: nobody but a Job has one.
+    forged = {"metadata": {"name": "forged", "labels": labels}, "spec": {"containers": [container]}}
+    worker.api.create(pods, forged)
+    assert "forged" not in plugin.ok("pods", pages)
+    assert "has no pod with pod forged" in plugin.refused("logs", pages, "--pod", "forged")
+    assert proxied(lab, f"worker-1/proxy{pods}/forged/log") == 404
 
 
 def test_a_cluster_that_cannot_be_read_is_named(plugin: Plugin, pages: str, lab: Lab) -> None:
