@@ -76,6 +76,9 @@ REFUSED = [
     ({"logFormat": "xml"}, "/logFormat"),
     ({"leaderElection.enable": True}, "enable"),
     ({"leaderElection.leaseDuration": 0}, "/leaderElection/leaseDuration"),
+    ({"leaderElection.enabled": True, "leaderElection.shards": 65}, "/leaderElection/shards"),
+    ({"leaderElection.enabled": True, "leaderElection.shards": 0}, "/leaderElection/shards"),
+    ({"leaderElection.shards": 2}, "leaderElection.shards 2 needs leaderElection.enabled"),
     ({"crds.keep": "yes"}, "/crds/keep"),
     ({"rbac": True}, "/rbac"),
     ({"serviceAccount.name": "Not A Name"}, "/serviceAccount/name"),
@@ -262,6 +265,20 @@ def test_one_replica_without_election_never_overlaps_the_next(helm_program: Path
     assert only(render(helm_program, values=elected), "Deployment")["spec"]["strategy"] == {
         "type": "RollingUpdate"
     }
+
+
+def test_shards_are_a_value(helm_program: Path) -> None:
+    def arguments(shards: int) -> list[str]:
+        values = {"leaderElection.enabled": True, "replicaCount": 2, "leaderElection.shards": shards}
+        given: list[str] = pod_of(only(render(helm_program, values=values), "Deployment"))["containers"][0][
+            "args"
+        ]
+        assert "--leader-elect" in given
+        return [it for it in given if it.startswith("--shards")]
+
+    assert arguments(4) == ["--shards=4"]
+    assert arguments(1) == []
+    assert "--shards" in options()
 
 
 @pytest.mark.parametrize("places", [[], ["team", "batch"], ["*"]])
