@@ -230,9 +230,12 @@ def added(observation: Observation, placement: Placement, additions: Sequence[Ad
     taken |= {(share.cluster, job.name) for share in shares}
     next_id = placement.next_id
     for cluster, parallelism, completions, interval in additions[: MAX_SHARES - len(shares)]:
-        name = job.name if (cluster, job.name) not in taken else suffixed_name(job, next_id)
+        at = observation.clusters[cluster]
+        # Beside the Job itself its name is taken.
+        free = (cluster, job.name) not in taken and not at.local
+        name = job.name if free else suffixed_name(job, next_id)
         taken.add((cluster, name))
-        uid = observation.clusters[cluster].uid
+        uid = at.uid
         shares.append(Share(next_id, cluster, uid, name, parallelism, completions, interval))
         next_id += 1
     return replace(placement, shares=tuple(shares), next_id=next_id)

@@ -149,9 +149,15 @@ def plain(body: Any) -> dict[str, Any]:
     return dict(body)
 
 
+def _is_mirror(world: World, body: Any) -> bool:
+    """A mirror of ours beside its Job (``spec.local``), whoever gave it our managedBy."""
+    labels = body.get("metadata", {}).get("labels") or {}
+    return names.JOB_UID_LABEL in labels and labels.get(names.ORIGIN_LABEL) == world.rules.origin
+
+
 def take_job(world: World, managed_by: str, kind: str | None, body: Any) -> None:
     """Keep a Job that is ours; leave every other alone."""
-    if body.get("spec", {}).get("managedBy") != managed_by:
+    if body.get("spec", {}).get("managedBy") != managed_by or _is_mirror(world, body):
         return
     manifest = plain(body)
     if kind == "DELETED":
