@@ -54,8 +54,9 @@ async def planes(lab: Lab) -> AsyncIterator[Planes]:
     }
     path = resource_path("jobdispatcher.io/v1alpha1", "dispatchpolicies", namespace=namespace)
     assert (await management.request("POST", path, body=policy)).ok
-    controller = await asyncio.to_thread(Controller.start, lab, managed_by=MANAGED_BY)
+    # Before the start: a change of a cluster and a new Job come by different watches, in any order.
     await cordon(management, spare, unschedulable=True)
+    controller = await asyncio.to_thread(Controller.start, lab, managed_by=MANAGED_BY)
     found = Planes(management, clients[1:], namespace=namespace)
     try:
         yield found
