@@ -65,7 +65,8 @@ class StatusPublisher:
         body = {"metadata": {"uid": cluster.manifest["metadata"]["uid"]}, "status": status}
         reply = await self._management.request("PATCH", path, body=body, content_type=client.MERGE_PATCH)
         if reply.ok and reply.body is not None:
-            cluster.manifest = reply.body
+            # The status only: a spec that the watch has not brought yet would never be seen to change.
+            cluster.manifest = {**cluster.manifest, "status": reply.body.get("status") or {}}
             return True
         logger.warning(
             "WorkerCluster status not written", extra={"cluster": cluster.name, "answer": str(reply)}
