@@ -114,7 +114,8 @@ class JobTally:
     """The sums. ``started``: what Jobs created before that had reached by then is not counted as new."""
 
     def __init__(self, *, started: datetime) -> None:
-        self._started = started
+        # A creationTimestamp has no fractions of a second.
+        self._started = started.replace(microsecond=0)
         self._marked: dict[str, Mapping[str, Any]] = {}
         self._known: dict[str, Summary] = {}
         self.phases: Counter[str] = Counter()

@@ -111,6 +111,13 @@ async def test_what_was_reached_before_the_start_is_not_new() -> None:
     assert tally.completions["a"] == 0
 
 
+async def test_a_job_of_the_second_of_the_start_is_new() -> None:
+    tally = JobTally(started=STARTED + timedelta(seconds=1, milliseconds=600))
+    tally.job_changed(None, job(share(counts=[4, 0, 0, 0, 0]), created=AFTER))
+    await tally.count_changes()
+    assert tally.completions["a"] == 4
+
+
 async def test_users_cannot_make_labels() -> None:
     tally = JobTally(started=STARTED)
     for number in range(100):
