@@ -12,6 +12,7 @@ from typing import Any
 from dispatcher.core import (
     candidates,
     capacity,
+    dependencies,
     dispatched,
     leaving,
     mirroring,
@@ -347,7 +348,8 @@ def _draft_write(
 
 
 def _look_again(observation: Observation, placement: Placement, postponed: bool) -> float | None:
-    retries = (attempt.retry_at for attempt in observation.attempts.values())
+    retries = [attempt.retry_at for attempt in observation.attempts.values()]
+    retries += dependencies.retries(observation)
     moments = [moment for moment in retries if moment > observation.now]
     moments += leaving.turning_points(observation, placement)
     moments += rebalancing.turning_points(observation, placement)

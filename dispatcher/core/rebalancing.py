@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from dispatcher.core import candidates, ceding, dependencies, moving, placing
+from dispatcher.core import candidates, ceding, moving, placing
 from dispatcher.core.actions import Event
 from dispatcher.core.leaving import Departure, unstarted_completions, was_never_made
 from dispatcher.core.mirror import Mirror
@@ -40,9 +40,9 @@ def rebalance(
 
 
 def turning_points(observation: Observation, placement: Placement) -> list[datetime]:
-    """When time alone makes a share stalled, a Job old enough to be taken from, or a copy that failed due again."""
+    """When time alone makes a share stalled, or a Job old enough to be taken from."""
     policy, start = observation.policy, observation.job.start_time
-    moments = list(dependencies.retries(observation))
+    moments = []
     if policy.unschedulable_after is not None:
         since = observation.idle_since
         slots = [(share.cluster, share.mirror) for share in placement.active]
