@@ -5,8 +5,6 @@ import contextlib
 import datetime
 import logging
 import re
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -15,7 +13,7 @@ from aiohttp import web
 from dispatcher.clusters.client import ApiServer
 from dispatcher.view import discovery
 from dispatcher.view.access import Access
-from dispatcher.view.certificates import ServingCertificate, as_files
+from dispatcher.view.certificates import ServingCertificate
 from dispatcher.view.front_proxy import FrontProxy
 from dispatcher.view.lines import Output
 from dispatcher.view.logs import LogReader
@@ -93,16 +91,15 @@ class ViewServer:
         """Take over what has changed. Whatever goes wrong, the server goes on with what it has."""
         try:
             await self._front_proxy.refresh()
+        except Exception:
+            logger.exception("the view API cannot take over the published front proxy CA")
+        try:
             made = await self._certificate.keep(self._now())
             if made is not None:
-                folder = await asyncio.to_thread(tempfile.mkdtemp, prefix="view-")
-                try:
-                    self._front_proxy.serve_with(*as_files(*made, folder))
-                finally:
-                    await asyncio.to_thread(shutil.rmtree, folder)
+                self._front_proxy.serve_with(*made)
                 logger.info("the view API serves with a new certificate")
         except Exception:
-            logger.exception("the view API cannot renew what it trusts")
+            logger.exception("the view API cannot renew its certificate")
 
     def _application(self) -> web.Application:
         app = web.Application(middlewares=[self._refusals])
@@ -129,7 +126,10 @@ class ViewServer:
                 raise Refused(400, "only paths of plain names are served")
             return await handler(request)
         except Refused as refused:
-            return refused.response()
+            response = refused.response()
+            if refused.code == 401:
+                response.force_close()  # a proxy whose certificate has changed shows the new one next time
+            return response
         except web.HTTPException as error:
             return Refused(error.status, f"{request.method} {request.path}: {error.reason}").response()
 

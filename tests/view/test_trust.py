@@ -4,11 +4,13 @@ import base64
 import contextlib
 import datetime
 import hashlib
+import shutil
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ import pytest
 from dispatcher.view.certificates import issue
 from hack.lab import Lab, ports
 from hack.lab.api import ApiError
-from hack.lab.pki import KeyPair
+from hack.lab.pki import FRONT_PROXY_CLIENT, Authority, KeyPair
 from hack.running.controller import Controller
 from hack.running.view import API_SERVICE, NAMESPACE, SERVICE, registered, wait_available
 from tests.cli.plugin import MANAGED_BY, Plugin, manifest, namespace_everywhere, wait_until
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.lab
 ROOT = "/apis/view.jobdispatcher.io/v1alpha1"
 HOST = f"{SERVICE}.{NAMESPACE}.svc"
 SECRET = f"/api/v1/namespaces/{NAMESPACE}/secrets/{SERVICE}-serving"
+PUBLISHED = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication"
 ADMIN = {"X-Remote-User": "lab:admin", "X-Remote-Group": "system:masters"}
 DUE_AFTER = datetime.timedelta(seconds=40)
 """When the certificate that the replicas begin with is two thirds through its life."""
@@ -162,6 +165,53 @@ def test_a_certificate_is_renewed_under_way(lab: Lab, replicas: Replicas, reader
         over.set()
         readers.join()
     assert failed == []
+
+
+def test_the_front_proxys_authority_rotates(
+    lab: Lab, replicas: Replicas, reader: Plugin, tmp_path: Path
+) -> None:
+    certificates = lab.management.certificates
+    authority, client = certificates.front_proxy_authority, certificates.front_proxy_client
+    old, new, other = (KeyPair(tmp_path / f"{n}.crt", tmp_path / f"{n}.key") for n in ("old", "new", "other"))
+    shutil.copy(client.certificate, old.certificate)
+    shutil.copy(client.key, old.key)
+    rotated = Authority(tmp_path, "next-front-proxy-ca")
+    rotated.client(new, user=FRONT_PROXY_CLIENT)
+    rotated.client(other, user="another-client")
+    text = (tmp_path / "next-front-proxy-ca.crt").read_text()
+
+    def published() -> str:
+        try:
+            data = lab.management.api.get(PUBLISHED)["data"]
+        except ApiError:
+            return ""  # deleted just now
+        return str(data.get("requestheader-client-ca-file", ""))
+
+    def answers(pair: KeyPair) -> set[int]:
+        return {ask(lab, address, ROOT, pair)[0] for address in replicas.addresses}
+
+    assert (answers(old), answers(new), answers(other)) == ({200}, {0}, {0})
+    # As an administrator would: both authorities, then the new certificate, then the new authority alone.
+    authority.write_text(authority.read_text() + text)
+    wait_until(lambda: text.strip() in published(), seconds=180)
+    wait_until(lambda: answers(new) == {200}, seconds=180)
+    assert answers(old) == {200}
+    assert answers(other) == {401}, "of the right authority, with a name that is not allowed"
+    client.certificate.write_text(new.certificate.read_text())
+    client.key.write_text(new.key.read_text())
+    authority.write_text(text)
+
+    def without_the_old() -> bool:
+        # API servers add to what is published, and never take away: that is an administrator's.
+        if published().count("BEGIN CERTIFICATE") > 1:
+            lab.management.api.delete(PUBLISHED)
+        return published().strip() == text.strip()
+
+    wait_until(without_the_old, seconds=180)
+    wait_until(lambda: answers(old) == {0}, seconds=180)
+    assert answers(new) == {200}
+    wait_until(lambda: reader.run("logs", "pages").returncode == 0, seconds=180)
+    assert all(controller.is_running for controller in replicas.controllers)
 
 
 def test_the_other_replica_goes_on_alone(lab: Lab, replicas: Replicas, reader: Plugin) -> None:
