@@ -46,7 +46,7 @@ WORKER_RESOURCES: Final[dict[str, Any]] = {
     "apiVersion": "v1",
     "groupVersion": "v1",
     "resources": [
-        {**_resource("pods", "Pod", "get", "list"), "singularName": "pod", "shortNames": ["po"]},
+        {**_resource("pods", "Pod", "get", "list", "watch"), "singularName": "pod", "shortNames": ["po"]},
         _resource("pods/log", "Pod", "get"),
     ],
 }

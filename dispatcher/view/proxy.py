@@ -1,6 +1,7 @@
 """``clusters/NAME/proxy/…``: a worker's own paths for pods and their logs, so that plain kubectl works on one worker.
 
-Allowed are GETs of pods, one pod and its log, in one namespace, each of our own mirrors only; and discovery.
+Allowed are GETs and watches of pods, GETs of one pod and its log, in one namespace, each of our own mirrors only; and
+discovery.
 Who may use the path at all, and for which clusters, is asked by the API server itself (``clusters/proxy`` with
 resourceNames).
 """
@@ -18,6 +19,7 @@ from dispatcher.clusters.pods import LogBroken, read_log
 from dispatcher.clusters.reply import Manifest
 from dispatcher.view import discovery
 from dispatcher.view.access import Access, User
+from dispatcher.view.pod_watch import PodWatch, read_watch
 from dispatcher.view.sources import Sources, owner_uid
 from dispatcher.view.status import Refused, answer, from_reply
 
@@ -65,12 +67,13 @@ class Proxy:
         match = _PODS.fullmatch(path)
         if match is None or (match["log"] and not match["pod"]):
             raise Refused(404, "let through to worker clusters are pods of one namespace and their logs only")
-        if request.query.get("watch") in ("true", "1"):
-            raise Refused(400, "pods cannot be watched through this path; use `kubectl dispatch logs -f`")
         namespace, pod = match["namespace"], match["pod"]
+        if pod is None and request.query.get("watch") in ("true", "1"):
+            await self._access.require(user, "watch", "pods", namespace)
+            return await self._watch(request, cluster, namespace)
         if pod is None:
             await self._access.require(user, "list", "pods", namespace)
-            return await self._list(request, cluster, namespace)
+            return answer(await self._pods(request, cluster, namespace))
         await self._access.require(user, "get", "pods/log" if match["log"] else "pods", namespace)
         manifest = await self._own_pod(cluster, namespace, pod)
         if not match["log"]:
@@ -87,7 +90,22 @@ class Proxy:
         # What is not ours looks like what does not exist.
         raise Refused(404, f'pods "{name}" not found', details={"name": name, "kind": "pods"})
 
-    async def _list(self, request: web.Request, cluster: str, namespace: str) -> web.Response:
+    async def _watch(self, request: web.Request, cluster: str, namespace: str) -> web.StreamResponse:
+        wanted = read_watch(request.query)
+
+        async def read() -> Manifest:
+            return await self._pods(request, cluster, namespace)
+
+        watch = PodWatch(read, after=wanted.after)
+        events = await watch.news()  # refusals before the answer begins
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        await watch.serve(response, events, seconds=wanted.seconds)
+        await response.write_eof()
+        return response
+
+    async def _pods(self, request: web.Request, cluster: str, namespace: str) -> Manifest:
+        """A list, or a Table where that is asked for, of the pods of our mirrors."""
         uids = await self._sources.mirror_uids(cluster, namespace)
         params = {key: request.query[key] for key in _LIST_PARAMETERS if key in request.query}
         # A table's rows must keep the metadata by which they are told apart.
@@ -101,7 +119,7 @@ class Proxy:
             for item in body.get(key) or ()
             if owner_uid(item.get("object") or {"metadata": {}} if key == "rows" else item) in uids
         ]
-        return answer(body)
+        return body
 
     async def _get(self, cluster: str, namespace: str, params: dict[str, str], *, table: bool) -> Manifest:
         import orjson
@@ -138,8 +156,13 @@ class Proxy:
                 await response.prepare(request)
                 if first:
                     await response.write(first)
-                with contextlib.suppress(LogBroken):
+                try:
                     async for block in blocks:
                         await response.write(block)
+                except LogBroken:
+                    # Cut off, not ended: kubectl must not take what came for all there is.
+                    if request.transport is not None:
+                        request.transport.abort()
+                    return response
                 await response.write_eof()
                 return response

@@ -16,6 +16,7 @@ _REASONS = {
     403: "Forbidden",
     404: "NotFound",
     405: "MethodNotAllowed",
+    422: "Invalid",
     429: "TooManyRequests",
     500: "InternalError",
     503: "ServiceUnavailable",
@@ -32,9 +33,9 @@ class Refused(Exception):
         self.message = message
         self.details = details
 
-    def response(self) -> web.Response:
+    def status(self) -> dict[str, Any]:
         """The Status."""
-        body = {
+        return {
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": {},
@@ -44,7 +45,10 @@ class Refused(Exception):
             "code": self.code,
             **({"details": self.details} if self.details else {}),
         }
-        return answer(body, code=self.code)
+
+    def response(self) -> web.Response:
+        """The Status as an answer."""
+        return answer(self.status(), code=self.code)
 
 
 def answer(body: Any, *, code: int = 200, warnings: Sequence[str] = ()) -> web.Response:

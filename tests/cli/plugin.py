@@ -32,12 +32,12 @@ class Plugin:
 
     def __init__(self, kubeconfig: Path, namespace: str | None) -> None:
         self.namespace = namespace
-        self._kubeconfig = kubeconfig
+        self.kubeconfig = kubeconfig
 
     def environment(self, **more: str) -> dict[str, str]:
         """The identity is in KUBECONFIG; the dispatcher's value in its variable, as a person might set it."""
         kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
-        ours = {"KUBECONFIG": str(self._kubeconfig), "JOB_DISPATCHER_MANAGED_BY": MANAGED_BY}
+        ours = {"KUBECONFIG": str(self.kubeconfig), "JOB_DISPATCHER_MANAGED_BY": MANAGED_BY}
         return {**kept, **ours, **more}
 
     def command(self, *arguments: str) -> list[str]:

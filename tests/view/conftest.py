@@ -11,6 +11,7 @@ from hack.running.controller import Controller
 from hack.running.view import registered, wait_available
 from tests.cli.conftest import People
 from tests.cli.plugin import MANAGED_BY, Plugin, manifest, namespace_everywhere
+from tests.view.streams import cri
 
 
 class Serving:
@@ -82,3 +83,19 @@ def pages(plugin: Plugin, namespace: str) -> str:
     spec: dict[str, Any] = {"completionMode": "Indexed", "completions": 6, "parallelism": 6}
     plugin.ok("submit", "-f", "-", "--wait", input=manifest("pages", **spec))
     return "pages"
+
+
+@pytest.fixture
+def told(lab: Lab) -> Iterator[Callable[[str, str], None]]:
+    """Writes a line to the log of the containers ``told`` on all workers."""
+
+    def tell(moment: str, text: str) -> None:
+        for worker in lab.workers:
+            with worker.container_log("told").open("a") as file:
+                file.write(cri(moment, text))
+
+    for worker in lab.workers:
+        worker.container_log("told").write_text("")
+    yield tell
+    for worker in lab.workers:
+        worker.container_log("told").unlink()

@@ -16,7 +16,7 @@ from hack.chaos.proxy import TcpProxy, Trouble
 from hack.lab import Lab
 from tests.cli.plugin import Plugin, manifest, wait_until
 from tests.view.conftest import Serving
-from tests.view.streams import FOREVER, cri, job, log_requests, remove_bulk, running, write_bulk
+from tests.view.streams import FOREVER, job, log_requests, remove_bulk, running, write_bulk
 
 pytestmark = pytest.mark.lab
 
@@ -29,22 +29,6 @@ def bulk(lab: Lab) -> Iterator[int]:
     """A log of 50 MB for each container ``bulk``; its size."""
     yield write_bulk(lab, 50)
     remove_bulk(lab)
-
-
-@pytest.fixture
-def told(lab: Lab) -> Iterator[Callable[[str, str], None]]:
-    """Writes a line to the log of the containers ``told`` on all workers."""
-
-    def tell(moment: str, text: str) -> None:
-        for worker in lab.workers:
-            with worker.container_log("told").open("a") as file:
-                file.write(cri(moment, text))
-
-    for worker in lab.workers:
-        worker.container_log("told").write_text("")
-    yield tell
-    for worker in lab.workers:
-        worker.container_log("told").unlink()
 
 
 def texts(lines: list[str]) -> dict[str, list[str]]:
