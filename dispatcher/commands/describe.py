@@ -9,6 +9,7 @@ import click
 from dispatcher.commands import colours, job_events
 from dispatcher.commands.completing import complete_jobs
 from dispatcher.commands.dispatched_job import completions, message, phase, placement_of
+from dispatcher.commands.job_name import JOB_NAME
 from dispatcher.commands.management import ManagementCluster, connection_options, managed_by_option
 from dispatcher.commands.refusals import ClusterSaysNo, Manifest
 from dispatcher.commands.table import age, format_table, short_duration
@@ -22,7 +23,9 @@ _OWN_ANNOTATIONS: Final = frozenset({names.PLACEMENT_ANNOTATION, *names.GENERATE
 
 
 @click.command()
-@click.argument("jobs", metavar="JOB...", nargs=-1, required=True, shell_complete=complete_jobs)
+@click.argument(
+    "jobs", metavar="JOB...", type=JOB_NAME, nargs=-1, required=True, shell_complete=complete_jobs
+)
 @managed_by_option
 @connection_options
 def describe(jobs: tuple[str, ...], managed_by: str, management: ManagementCluster) -> None:

@@ -6,6 +6,7 @@ import click
 
 from dispatcher.commands.completing import complete_jobs
 from dispatcher.commands.dispatched_job import placement_of
+from dispatcher.commands.job_name import JOB_NAME
 from dispatcher.commands.management import ManagementCluster, connection_options, managed_by_option
 from dispatcher.commands.observing import observe
 from dispatcher.commands.refusals import Manifest
@@ -19,7 +20,9 @@ HEADERS = ("CLUSTER", "CONSIDERED", "WEIGHT", "MIN", "MAX", "CAPACITY", "FREE", 
 
 
 @click.command()
-@click.argument("jobs", metavar="JOB...", nargs=-1, required=True, shell_complete=complete_jobs)
+@click.argument(
+    "jobs", metavar="JOB...", type=JOB_NAME, nargs=-1, required=True, shell_complete=complete_jobs
+)
 @managed_by_option
 @connection_options
 def explain(jobs: tuple[str, ...], managed_by: str, management: ManagementCluster) -> None:

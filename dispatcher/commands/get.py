@@ -9,6 +9,7 @@ import click
 from dispatcher.commands import colours
 from dispatcher.commands.completing import complete_jobs
 from dispatcher.commands.dispatched_job import completions, message, phase, shares
+from dispatcher.commands.job_name import JOB_NAME
 from dispatcher.commands.management import (
     JOBS,
     ManagementCluster,
@@ -27,7 +28,7 @@ _WIDE_COLUMNS: Final = ("FAILED", "MESSAGE")
 
 
 @click.command()
-@click.argument("job", required=False, shell_complete=complete_jobs)
+@click.argument("job", type=JOB_NAME, required=False, shell_complete=complete_jobs)
 @all_namespaces_option
 @selector_option
 @click.option("-w", "--watch", is_flag=True, help="Go on showing changes, live on a terminal.")

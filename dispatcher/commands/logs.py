@@ -9,6 +9,7 @@ import click
 from dispatcher.commands import colours
 from dispatcher.commands.completing import complete_clusters, complete_jobs
 from dispatcher.commands.durations import DURATION
+from dispatcher.commands.job_name import JOB_NAME
 from dispatcher.commands.log_stream import Follow, once
 from dispatcher.commands.management import ManagementCluster, connection_options
 from dispatcher.commands.refusals import ClusterSaysNo, Manifest
@@ -27,7 +28,7 @@ _COLOURS: Final = (
 
 
 @click.command()
-@click.argument("job", shell_complete=complete_jobs)
+@click.argument("job", type=JOB_NAME, shell_complete=complete_jobs)
 @click.option("-f", "--follow", is_flag=True, help="Go on as more is written, until the Job has ended.")
 @click.option("--cluster", metavar="CLUSTER", shell_complete=complete_clusters, help="Of this cluster only.")
 @click.option("--index", type=click.IntRange(min=0), help="Of this completion index only.")
@@ -37,7 +38,9 @@ _COLOURS: Final = (
 @click.option(
     "--tail", type=click.IntRange(min=-1), default=-1, help="So many last lines of each pod; -1 for all."
 )
-@click.option("--since", type=DURATION, metavar="DURATION", help="Newer than this, such as 5s, 2m or 3h.")
+@click.option(
+    "--since", type=DURATION, metavar="DURATION", help="Newer than this, such as 5s, 2m or 3h; 0 for all."
+)
 @click.option("--timestamps", is_flag=True, help="A timestamp before each line.")
 @click.option(
     "--prefix/--no-prefix",
@@ -79,7 +82,7 @@ def logs(
         "pod": pod,
         "container": container,
         "tailLines": None if tail < 0 else tail,
-        "sinceSeconds": None if since is None else max(1, ceil(since)),
+        "sinceSeconds": max(1, ceil(since)) if since else None,
     }
     parameters: dict[str, str | int] = {key: value for key, value in given.items() if value is not None}
     for key, flag in (("follow", follow), ("previous", previous), ("timestamps", timestamps)):

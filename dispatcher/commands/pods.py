@@ -7,7 +7,9 @@ import click
 
 from dispatcher.commands import colours
 from dispatcher.commands.completing import complete_jobs
+from dispatcher.commands.job_name import JOB_NAME
 from dispatcher.commands.management import ManagementCluster, connection_options, no_headers_option
+from dispatcher.commands.output import document
 from dispatcher.commands.refusals import ClusterSaysNo, Manifest
 from dispatcher.commands.table import age, format_table
 from dispatcher.commands.view_api import explained, view_path
@@ -17,10 +19,11 @@ HEADERS: Final = ("CLUSTER", "NAME", "INDEX", "PHASE", "REASON", "NODE", "RESTAR
 
 
 @click.command()
-@click.argument("job", shell_complete=complete_jobs)
+@click.argument("job", type=JOB_NAME, shell_complete=complete_jobs)
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), help="The pods as objects.")
 @no_headers_option
 @connection_options
-def pods(job: str, no_headers: bool, management: ManagementCluster) -> None:
+def pods(job: str, output: str | None, no_headers: bool, management: ManagementCluster) -> None:
     """List the pods of a Job on all clusters.
 
     They are read through the management API server, with your own rights: list on pods in the namespace, and get on
@@ -30,11 +33,15 @@ def pods(job: str, no_headers: bool, management: ManagementCluster) -> None:
     Examples:
       kubectl dispatch pods render
       kubectl dispatch pods render -n team --no-headers
+      kubectl dispatch pods render -o json
     """
     try:
         found = management.get(view_path(management, job, "pods")).get("items") or []
     except ClusterSaysNo as error:
         raise explained(management, error) from None
+    if output:
+        click.echo(document(found, api_version="v1", kind="Pod", single=False, form=output))
+        return
     if not found:
         click.echo(f"Job {management.namespace}/{job} has no pods.", err=True)
         return

@@ -4,6 +4,7 @@ import click
 
 from dispatcher.commands import held_jobs
 from dispatcher.commands.connection import resource_path
+from dispatcher.commands.job_name import JOB_NAME
 from dispatcher.commands.management import (
     WORKER_CLUSTERS,
     ManagementCluster,
@@ -19,7 +20,7 @@ _DEPLOYMENTS = "app.kubernetes.io/name=job-dispatcher"
 
 
 @click.command()
-@click.argument("names", metavar="[JOB]...", nargs=-1)
+@click.argument("names", metavar="[JOB]...", type=JOB_NAME, nargs=-1)
 @click.option(
     "--all", "all_jobs", is_flag=True, help="All dispatched Jobs of the namespace; with -A, of the cluster."
 )

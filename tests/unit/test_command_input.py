@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
 from dispatcher.commands.durations import parse_duration
+from dispatcher.commands.job_name import JOB_NAME
 from dispatcher.commands.kubeconfigs import read_contexts, read_identity
 from dispatcher.commands.manifests import parse_manifests, read_manifests
 from dispatcher.commands.refusals import ClusterSaysNo, WrongInput
@@ -28,6 +30,21 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["render", "job/render", "jobs/render", "Job.batch/render", "jobs.v1.batch/render"]
+)
+def test_a_job_is_named_as_with_kubectl(text: str) -> None:
+    assert JOB_NAME.convert(text, None, None) == "render"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "job/", "pod/render", "a/b/c", "job/a/b", "..", "Render", "a b", "x" * 254]
+)
+def test_what_is_no_job(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not"):
+        JOB_NAME.convert(text, None, None)
 
 
 def kubeconfig(path: Path, *names: str, current: str | None, namespace: str = "", **user: Any) -> Path:

@@ -37,7 +37,7 @@ REFUSED_PATHS = [
     "/api/v1/namespaces/NS/pods/POD/portforward",
     "/api/v1/namespaces/NS/pods/POD/proxy/",
     "/api/v1/namespaces/NS/pods/POD/status",
-    "/api/v1/namespaces/NS/pods?watch=true",
+    "/api/v1/namespaces/NS/pods?watch=true&resourceVersion=now",
     "/api/v1/namespaces/NS/pods/POD/../../secrets",
     "/api/v1/namespaces/NS/pods/%2e%2e/secrets",
     "/api/v1/namespaces/NS/pods/..%2f..%2fsecrets",
@@ -71,6 +71,8 @@ def test_pods_are_listed_from_all_clusters(plugin: Plugin, pages: str, lab: Lab)
     assert [row[2] for row in rows] == list("012345")
     assert {row[0] for row in rows} == {worker.name for worker in lab.workers}
     assert {row[3] for row in rows} == {"Succeeded"}
+    shown = json.loads(plugin.ok("pods", f"job/{pages}", "-o", "json"))["items"]
+    assert [(pod["kind"], pod["metadata"]["name"]) for pod in shown] == [("Pod", row[1]) for row in rows]
 
 
 def test_logs_come_from_all_pods_with_their_cluster(plugin: Plugin, pages: str, lab: Lab) -> None:
