@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ pytestmark = pytest.mark.lab
 
 JOBS = "/apis/batch/v1/namespaces/default/jobs"
 DEPLOYMENT = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{RELEASE}"
+API_SERVICE = "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.view.jobdispatcher.io"
 CHECK_FAILS = {"lab.jobdispatcher.io/script": '[{"exit": 1}]'}
 
 
@@ -64,6 +66,35 @@ def test_install_upgrade_uninstall(release: Installation) -> None:
     assert find(management, CLUSTERS) is not None, "the CRDs are kept"
     # The CRDs that were kept are taken over by the next installation.
     release.install("install")
+
+
+def test_the_aggregated_api_goes_with_its_value_and_with_the_release(release: Installation) -> None:
+    """While an APIService's server is away, no namespace can be deleted: here it never is there."""
+    management, worker = release.lab.management, release.lab.worker(1)
+    role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/job-dispatcher"
+
+    def worker_reads() -> set[str]:
+        return {name for rule in worker.api.get(role)["rules"] for name in rule["resources"]}
+
+    served: dict[str, Any] = {"view.enabled": True}
+    release.install(**served)
+    assert find(management, API_SERVICE) is not None
+    # Joining gives the rights that an API which is registered needs, and takes them back.
+    assert "may read pods, logs and Events" in release.join(worker, "--timeout", "0")
+    assert {"pods", "pods/log", "events"} <= worker_reads()
+    release.join(worker, "--timeout", "0", "--no-view")
+    assert not {"pods", "pods/log", "events"} & worker_reads()
+    release.install("upgrade", **(served | {"view.enabled": False}))
+    assert find(management, API_SERVICE) is None
+    release.join(worker, "--timeout", "0")
+    assert "pods/log" not in worker_reads()
+    release.install("upgrade", **served)
+    assert find(management, API_SERVICE) is not None
+    release.uninstall("--no-hooks")
+    assert find(management, API_SERVICE) is None
+    management.api.create("/api/v1/namespaces", {"metadata": {"name": "after"}})
+    management.api.delete("/api/v1/namespaces/after")
+    until(lambda: find(management, "/api/v1/namespaces/after") is None, "a namespace can be deleted")
 
 
 def test_uninstall_stops_while_the_check_fails(release: Installation) -> None:
