@@ -22,6 +22,7 @@ from hack.demo import jobs
 from hack.lab import Lab
 from hack.running import Controller, temporary_lab
 from hack.running.terminal import Session
+from hack.running.view import registered, wait_available
 
 PLUGIN = Path(sys.executable).with_name("kubectl-dispatch")
 SIZE = (30, 150)
@@ -32,6 +33,8 @@ FORMAT = re.sub(
     flags=re.DOTALL,
 )
 """With the reader's own fonts: a picture loads nothing."""
+CONTAINER = "told"
+"""Its log is a file on each worker (hack/lab)."""
 
 
 class Recording:
@@ -91,6 +94,7 @@ def _manifest(folder: Path, name: str, text: str, script: str) -> str:
     del job["spec"]["managedBy"]
     job["metadata"]["name"] = name
     job["spec"]["template"]["metadata"]["annotations"]["lab.jobdispatcher.io/script"] = script
+    job["spec"]["template"]["spec"]["containers"][0]["name"] = CONTAINER
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(job, sort_keys=False))
     return str(file)
@@ -109,8 +113,18 @@ def _succeeded(lab: Lab, name: str) -> int:
     return int(lab.management.api.get(path).get("status", {}).get("succeeded", 0))
 
 
+def _write_logs(lab: Lab) -> None:
+    for number, worker in enumerate(lab.workers):
+        lines = [
+            f"2026-01-01T09:00:{second:02}.{number}00000000Z stdout F rows {second}0000 of 50000 done\n"
+            for second in range(1, 6)
+        ]
+        worker.container_log(CONTAINER).write_text("".join(lines))
+
+
 def record(lab: Lab, folder: Path, target: Path) -> None:
-    """Both pictures."""
+    """All pictures."""
+    _write_logs(lab)
     slow = '[{"index": "0-5", "after": "2s"}, {"after": "20s"}]'
     chunks = _manifest(folder, "chunks", jobs.INDEXED, slow)
     render = _manifest(folder, "render", jobs.SPLIT, '[{"nth": "0-3", "after": "2s"}, {"after": "20s"}]')
@@ -121,6 +135,11 @@ def record(lab: Lab, folder: Path, target: Path) -> None:
     first.run("get")
     first.run("describe", "chunks")
     first.save(target / "kubectl-dispatch.svg")
+    logs = Recording(lab, folder)
+    logs.run("pods", "chunks")
+    logs.run("logs", "chunks", "--tail", "2")
+    logs.run("logs", "chunks", "--cluster", "worker-2", "--index", "5", "--tail", "3", "--timestamps")
+    logs.save(target / "logs.svg")
     second = Recording(lab, folder)
     lab.management.api.apply(
         {
@@ -150,11 +169,13 @@ def main(target: Path, existing: Path | None) -> None:
 
 
 def _with_controller(lab: Lab, folder: Path, target: Path) -> None:
-    controller = Controller.start(lab)
-    try:
-        record(lab, folder, target)
-    finally:
-        controller.stop()
+    with registered(lab) as address:
+        controller = Controller.start(lab, environment={"JOB_DISPATCHER_VIEW_ADDRESS": address})
+        try:
+            wait_available(lab)
+            record(lab, folder, target)
+        finally:
+            controller.stop()
 
 
 if __name__ == "__main__":

@@ -150,6 +150,35 @@ def test_a_follow_goes_on_with_the_next_dispatcher(
     assert all(lines == ["line 1", "line 2", "line 3"] for lines in texts(follow.lines).values())
 
 
+def test_a_frozen_cluster_is_named_and_the_others_go_on(
+    plugin: Plugin, lab: Lab, told: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    frozen = lab.workers[1]
+    plugin.ok("submit", "-f", "-", input=job("talk", "told", script=FOREVER, completions=3, parallelism=3))
+    wait_until(lambda: plugin.ok("pods", "talk").count("Running") == 3)
+    told("00:00:01.1", "line 1")
+    with running(plugin, tmp_path, "logs", "talk", "-f") as follow:
+        wait_until(lambda: len(follow.lines) == 3)
+        frozen.apiserver.pause()
+        try:
+            told("00:00:02.1", "line 2")
+            wait_until(lambda: len(follow.lines) == 5)
+            done = plugin.run("logs", "talk")
+            assert done.returncode == 1
+            assert f"error: cluster {frozen.name} is missing" in done.stderr
+            assert len(done.stdout.splitlines()) == 4
+            assert f"[{frozen.name}/" not in done.stdout
+            wait_until(lambda: f"error: cluster {frozen.name} is missing" in follow.said)
+        finally:
+            frozen.apiserver.resume()
+        frozen.apiserver.wait_healthy()
+        wait_until(lambda: f"cluster {frozen.name} is back" in follow.said, seconds=180)
+        wait_until(lambda: len(follow.lines) >= 6)
+        lab.management.api.delete(f"/apis/batch/v1/namespaces/{plugin.namespace}/jobs/talk")
+        assert follow.end() == 1, "something was missing for a while"
+    assert all(lines == ["line 1", "line 2"] for lines in texts(follow.lines).values()), follow.lines
+
+
 def test_what_was_written_before_a_restart(plugin: Plugin, pages: str) -> None:
     lines = plugin.ok("logs", pages, "--previous").splitlines()
     assert len(lines) == 6
