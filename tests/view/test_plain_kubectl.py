@@ -1,5 +1,6 @@
 """Plain kubectl on one worker, through the management API server and with a person's token there, on real planes."""
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_pods_and_logs_with_a_persons_token(lab: Lab, ann: Plugin, pages: str) -
 
 def test_what_a_person_may_not(lab: Lab, people: People, ann: Plugin, pages: str) -> None:
     other = lab.workers[1].name
-    assert 'cannot get resource "clusters/proxy"' in Kubectl(lab, ann, other).refused("get", "pods")
+    assert "Forbidden" in Kubectl(lab, ann, other).refused("get", "pods")
     people.make("ben")
     people.allow("ben", READ_PODS)
     people.allow("ben", PROXY, everywhere=True)
@@ -108,10 +109,11 @@ def test_logs_are_followed(
     assert kubectl.ok("logs", name, "--tail", "2") == "line 2\nline 3\n"
     out = tmp_path / "out"
     following = kubectl.start(out, "logs", "-f", name, "--tail", "1", "--timestamps")
+    shown = r"2026-01-01T00:00:0{0}\.0+Z line {0}\n"
     try:
-        wait_until(lambda: out.read_text() == "2026-01-01T00:00:03.0Z line 3\n")
+        wait_until(lambda: re.fullmatch(shown.format(3), out.read_text()))
         told("00:00:04.0", "line 4")
-        wait_until(lambda: out.read_text().endswith("Z line 3\n2026-01-01T00:00:04.0Z line 4\n"))
+        wait_until(lambda: re.fullmatch(shown.format(3) + shown.format(4), out.read_text()))
         assert following.poll() is None
     finally:
         following.kill()
