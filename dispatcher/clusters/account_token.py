@@ -5,10 +5,10 @@ than to ask that very server, with this very token, for the next one.
 """
 
 import base64
-import binascii
 import dataclasses
 import datetime
 import json
+import re
 from typing import Any, Final
 
 import yaml
@@ -18,6 +18,11 @@ from dispatcher.clusters.reply import Manifest, Reply
 
 MINIMUM_SECONDS: Final = 600
 """The API server refuses a shorter life."""
+
+
+MOST_CHARACTERS: Final = 16 * 1024
+"""Of a token that is put into a Secret; a header may not be much longer."""
+_TOKEN: Final = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +49,8 @@ class AccountToken:
 def read_token(text: str) -> AccountToken | None:
     """What a token says of itself; None for one that is no ServiceAccount's, or that never expires."""
     try:
+        if len(text) > MOST_CHARACTERS or not _TOKEN.fullmatch(text):
+            return None
         _, payload, _ = text.split(".")
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         kind, sort, namespace, account = claims["sub"].split(":")
@@ -52,7 +59,7 @@ def read_token(text: str) -> AccountToken | None:
         issued, expires = (
             datetime.datetime.fromtimestamp(claims[key], datetime.UTC) for key in ("iat", "exp")
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, binascii.Error):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError, RecursionError):
         return None
     return AccountToken(text, namespace, account, issued, expires) if expires > issued else None
 

@@ -40,15 +40,18 @@ class _Entry:
     version: int
     manifest: Manifest
     group: str | None
+    weight: int = 0
 
 
 class ObjectCache:
     """Objects of one resource by (namespace, name), each at the newest state that anyone has seen.
 
-    ``trim``: what is kept of an object (must not change its argument). ``index``: the group an object belongs to
-    (a label's value, say), for ``in_group``. ``on_change`` and ``on_delete`` are called synchronously for each
-    effective change, ``on_delete`` first; what they raise is logged. They must not call back into the cache's
-    writing methods.
+    ``trim``: what is kept of an object (must not change its argument); what it raises, ``put`` and ``delete`` raise
+    before anything is changed. ``index``: the group an object belongs to (a label's value, say), for ``in_group``.
+    ``weigh``: about how many bytes of memory an object takes; with more than ``max_weight`` the cache ``is_full``, of
+    which those who fill it take notice. ``on_change`` and ``on_delete`` are called
+    synchronously for each effective change, ``on_delete`` first; what they raise is logged. They must not call back
+    into the cache's writing methods.
 
     A DELETED event of a watch with a label selector also comes when an object's labels stopped matching: it is
     no proof that the object is gone. Only a live GET is.
@@ -62,9 +65,15 @@ class ObjectCache:
         on_change: OnChange | None = None,
         on_delete: OnDelete | None = None,
         tombstones: int = 10_000,
+        weigh: Callable[[Manifest], int] | None = None,
+        max_weight: int | None = None,
     ) -> None:
         self._trim = trim or without_managed_fields
         self._index = index
+        self._weigh = weigh
+        self.max_weight = max_weight
+        self.weight = 0
+        """The sum of what ``weigh`` gives for the objects."""
         self.on_change = on_change
         self.on_delete = on_delete
         self._entries: dict[Key, _Entry] = {}
@@ -73,6 +82,11 @@ class ObjectCache:
         self._tombstone_limit = tombstones
         self.highest_version = 0
         """The highest resourceVersion seen on any object or list."""
+
+    @property
+    def is_full(self) -> bool:
+        """There is more in it than there may be."""
+        return self.max_weight is not None and self.weight > self.max_weight
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -107,15 +121,15 @@ class ObjectCache:
                 return False
             del self._tombstones[uid]  # it left the selector and came back
         entry = self._entries.get(key)
-        if entry is not None:
-            if version <= entry.version:
-                return False
-            if entry.uid != uid:
-                # The name was used again: the earlier object went without our hearing of it.
-                self._remove(key, entry, last=None)
-                self._bury(entry.uid, _NEVER_BACK, final=False)
-                entry = None
-        self._store(key, entry, _Entry(uid, version, self._trim(manifest), None))
+        if entry is not None and version <= entry.version:
+            return False
+        kept = self._trim(manifest)
+        if entry is not None and entry.uid != uid:
+            # The name was used again: the earlier object went without our hearing of it.
+            self._remove(key, entry, last=None)
+            self._bury(entry.uid, _NEVER_BACK, final=False)
+            entry = None
+        self._store(key, entry, _Entry(uid, version, kept, None))
         return True
 
     def delete(self, manifest: Manifest) -> bool:
@@ -126,15 +140,17 @@ class ObjectCache:
         if entry is not None and entry.uid == uid:
             if version < entry.version:
                 return False
+            last = self._trim(manifest)
             self._bury(uid, version, final=True)
-            self._remove(key, entry, last=self._trim(manifest))
+            self._remove(key, entry, last=last)
             return True
         tombstone = self._tombstones.get(uid)
         if tombstone is not None and tombstone.final and version <= tombstone.version:
             return False
         # Not cached, or buried with a state that was perhaps not the last one.
+        last = self._trim(manifest)
         self._bury(uid, max(version, tombstone.version) if tombstone else version, final=True)
-        self._deleted(self._trim(manifest), final=True)
+        self._deleted(last, final=True)
         return True
 
     def gone(self, namespace: str, name: str, uid: str) -> None:
@@ -183,6 +199,7 @@ class ObjectCache:
     def clear(self) -> None:
         """Forget everything without calling anyone: the cluster is not ours to watch any more."""
         self._entries.clear()
+        self.weight = 0
         self._groups.clear()
         self._tombstones.clear()
         self.highest_version = 0
@@ -190,6 +207,9 @@ class ObjectCache:
     def _store(self, key: Key, old: _Entry | None, new: _Entry) -> None:
         if self._index is not None:
             new.group = self._index(new.manifest)
+        if self._weigh is not None:
+            new.weight = self._weigh(new.manifest)
+            self.weight += new.weight - (old.weight if old is not None else 0)
         if old is not None and old.group != new.group:
             self._leave_group(key, old.group)
         if new.group is not None:
@@ -199,6 +219,7 @@ class ObjectCache:
 
     def _remove(self, key: Key, entry: _Entry, *, last: Manifest | None) -> None:
         del self._entries[key]
+        self.weight -= entry.weight
         self._leave_group(key, entry.group)
         self._deleted(last or entry.manifest, final=last is not None)
         self._changed(entry.manifest, None)

@@ -22,6 +22,7 @@ import yarl
 from kubernetes.aio.client.configuration import Configuration
 
 import dispatcher
+from dispatcher.clusters import redaction
 from dispatcher.clusters import reply as replies
 from dispatcher.clusters.fencing import LEASE_LOST, WRITE_PERMIT, FencedBody
 from dispatcher.clusters.kubeconfig import Credentials, KubeconfigError
@@ -34,6 +35,11 @@ Observe: TypeAlias = Callable[[str, str, int, float], None]
 """Called with method, resource (``jobs``, ``jobs/status``, ``version``), HTTP status (0: no answer), seconds."""
 
 Params: TypeAlias = Mapping[str, str | int]
+
+MAX_OBJECT_BYTES: Final = 4 * 2**20
+"""Of an answer about one object. In etcd it has at most 1.5 MiB."""
+MAX_LIST_BYTES: Final = 64 * 2**20
+"""Of a list in one piece."""
 
 JSON: Final = "application/json"
 JSON_PATCH: Final = "application/json-patch+json"
@@ -126,7 +132,7 @@ class ApiServer:
         content_type: str = JSON,
         timeout: float | None = None,
         text: bool = False,
-        max_bytes: int = 64 * 2**20,
+        max_bytes: int = MAX_OBJECT_BYTES,
         accept: str | None = None,
     ) -> Reply:
         """Send one request and read the whole answer. Never raises for what a server or network does.
@@ -150,8 +156,7 @@ class ApiServer:
                 ) as response,
             ):
                 raw = await read_body(response, max_bytes)
-                reply = replies.from_response(response.status, response.headers, raw, text=text)
-                reply = dataclasses.replace(reply, size=len(raw))
+                reply = self.reply_to(response, raw, text=text)
         except TransportError as error:
             reply = error.reply
         except TimeoutError as error:
@@ -172,9 +177,16 @@ class ApiServer:
             )
         return reply
 
-    async def get(self, path: str, *, params: Params | None = None, timeout: float | None = None) -> Reply:
-        """GET one object, or a list in one piece."""
-        return await self.request("GET", path, params=params, timeout=timeout)
+    async def get(
+        self,
+        path: str,
+        *,
+        params: Params | None = None,
+        timeout: float | None = None,
+        max_bytes: int = MAX_OBJECT_BYTES,
+    ) -> Reply:
+        """GET one object, or with ``max_bytes`` a list in one piece."""
+        return await self.request("GET", path, params=params, timeout=timeout, max_bytes=max_bytes)
 
     @contextlib.asynccontextmanager
     async def send(
@@ -231,6 +243,12 @@ class ApiServer:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+
+    def reply_to(self, response: aiohttp.ClientResponse, raw: bytes, *, text: bool = False) -> Reply:
+        """A whole answer as a Reply; its message does not hold our own token, which a server or proxy may quote."""
+        reply = replies.from_response(response.status, response.headers, raw, text=text)
+        token = (self._configuration.api_key or {}).get("BearerToken", "").removeprefix("Bearer ")
+        return dataclasses.replace(reply, size=len(raw), message=redaction.without(reply.message, token))
 
     async def close(self, *, grace: float = 0.0) -> None:
         """Take no more requests, let those under way end for up to ``grace`` seconds, drop the connections."""

@@ -25,7 +25,7 @@ def token_expiry(token: str) -> datetime | None:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return datetime.fromtimestamp(claims["exp"], UTC)
-    except (ValueError, KeyError, TypeError, IndexError, OverflowError, OSError):
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, OSError, RecursionError):
         return None
 
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from dispatcher.clusters.client import JSON, MERGE_PATCH, ApiServer, Params, resource_path
-from dispatcher.clusters.reply import Manifest, Reply
+from dispatcher.clusters import foreign_jobs
+from dispatcher.clusters.client import JSON, MAX_LIST_BYTES, MERGE_PATCH, ApiServer, Params, resource_path
+from dispatcher.clusters.reply import Manifest, Outcome, Reply
 
 BATCH = "batch/v1"
 
@@ -18,14 +19,18 @@ async def create_job(api: ApiServer, namespace: str, manifest: Manifest, *, dry_
     (the namespace is missing). A resourceVersion is left out: the server answers 500 to one in a POST.
     """
     params: Params | None = {"dryRun": "All"} if dry_run else None
-    return await api.request(
+    reply = await api.request(
         "POST", jobs_path(namespace), params=params, body=_without_resource_version(manifest)
     )
+    return _about(reply, namespace, (manifest.get("metadata") or {}).get("name", ""))
 
 
 async def get_job(api: ApiServer, namespace: str, name: str) -> Reply:
     """GET one Job, as the most recent write left it (no resourceVersion asked for: a quorum read)."""
-    return await api.request("GET", jobs_path(namespace, name))
+    reply = await api.request("GET", jobs_path(namespace, name))
+    if reply.ok and (reply.body or {}).get("kind") != "Job":
+        return _not_kubernetes(reply, "the answer is no Job")
+    return _about(reply, namespace, name)
 
 
 async def list_jobs(
@@ -44,7 +49,7 @@ async def list_jobs(
         params["fieldSelector"] = field_selector
     if limit:
         params["limit"] = limit
-    return await api.request("GET", jobs_path(namespace), params=params or None)
+    return await api.request("GET", jobs_path(namespace), params=params or None, max_bytes=MAX_LIST_BYTES)
 
 
 async def patch_job(
@@ -60,7 +65,8 @@ async def patch_job(
     A failed ``test`` of a JSON patch is INVALID (422).
     """
     path = jobs_path(namespace, name, subresource)
-    return await api.request("PATCH", path, body=patch, content_type=content_type)
+    reply = await api.request("PATCH", path, body=patch, content_type=content_type)
+    return _about(reply, namespace, name)
 
 
 async def replace_job(api: ApiServer, namespace: str, name: str, manifest: Manifest) -> Reply:
@@ -88,12 +94,17 @@ async def delete_job(
         "propagationPolicy": propagation,
         "preconditions": {"uid": uid},
     }
-    return await api.request("DELETE", jobs_path(namespace, name), body=body)
+    return _about(await api.request("DELETE", jobs_path(namespace, name), body=body), namespace, name)
 
 
 async def get_namespace(api: ApiServer, name: str, *, timeout: float | None = None) -> Reply:
     """GET one Namespace; ``kube-system``'s UID is the identity of a cluster."""
-    return await api.request("GET", resource_path("v1", "namespaces", name=name), timeout=timeout)
+    reply = await api.request("GET", resource_path("v1", "namespaces", name=name), timeout=timeout)
+    if reply.ok:
+        metadata = (reply.body or {}).get("metadata")
+        if not isinstance(metadata, dict) or metadata.get("name") != name or not _is_uid(metadata.get("uid")):
+            return _not_kubernetes(reply, f"the answer is not the namespace {name}")
+    return reply
 
 
 async def create_namespace(api: ApiServer, manifest: Manifest) -> Reply:
@@ -111,6 +122,25 @@ async def create_event(api: ApiServer, namespace: str, body: Manifest) -> Reply:
 async def server_version(api: ApiServer, *, timeout: float | None = None) -> Reply:
     """GET ``/version``: body ``{"gitVersion": "v1.36.3", …}``."""
     return await api.request("GET", "/version", timeout=timeout)
+
+
+def _about(reply: Reply, namespace: str, name: str) -> Reply:
+    """The reply, or a fault of the server where the Job in it is not the one that was asked about, or none at all."""
+    if not reply.ok or reply.body is None or reply.body.get("kind") != "Job":
+        return reply
+    try:
+        foreign_jobs.check(reply.body, namespace, name)
+    except foreign_jobs.ForeignJobError as error:
+        return _not_kubernetes(reply, str(error))
+    return reply
+
+
+def _not_kubernetes(reply: Reply, message: str) -> Reply:
+    return Reply(Outcome.SERVER_ERROR, reply.code, reason="NotKubernetes", message=message[:1024])
+
+
+def _is_uid(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 128 and value.isprintable()
 
 
 async def _put(api: ApiServer, path: str, manifest: Manifest) -> Reply:

@@ -6,6 +6,7 @@ from typing import Final
 from dispatcher.clusters import reply as replies
 from dispatcher.clusters.cache import Key, ObjectCache, key_of, resource_version
 from dispatcher.clusters.client import ApiServer
+from dispatcher.clusters.foreign_jobs import ForeignJobError
 from dispatcher.clusters.reply import Manifest, Outcome, Reply
 
 _EMPTY_PAGES: Final = 100
@@ -21,7 +22,8 @@ class Listing:
     would show deleted objects as there and new ones as deleted.
 
     ``page_size``: objects a request; ``max_page_bytes``: a longer page is asked for again in smaller ones;
-    ``max_objects`` and ``max_total_bytes``: a longer list is given up, whoever sends it;
+    ``max_objects`` and ``max_total_bytes``: a longer list is given up, whoever sends it, and so is one that makes the
+    cache full; the cache is emptied then;
     ``timeout``: seconds a page; ``wanted``: asked between pages, False gives the list up.
     """
 
@@ -79,8 +81,10 @@ class Listing:
                 self._take(reply.body, first=not token)
                 token = reply.body["metadata"].get("continue") or ""
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                return replies.unreachable("ListBroken", f"not a list of objects: {type(error).__name__}")
+                return replies.unreachable("ListBroken", f"not a list of objects: {explained(error)}")
             if (excess := self._excess(reply)) is not None:
+                # What came under other names each time would pile up.
+                self._cache.clear()
                 return excess
             if not token:
                 self._cache.sweep(self._listed, self.version)
@@ -94,6 +98,8 @@ class Listing:
             message = f"more than {self._max_objects} objects"
         elif self._total_bytes > self._max_total_bytes:
             message = f"more than {self._max_total_bytes} bytes"
+        elif self._cache.is_full:
+            message = f"they take more than {(self._cache.max_weight or 0) >> 20} MiB of memory (--worker-memory-limit)"
         elif self._empty_pages > _EMPTY_PAGES:
             message = f"more than {_EMPTY_PAGES} empty pages"
         else:
@@ -129,6 +135,11 @@ class Listing:
             max_bytes=self._max_page_bytes,
             accept=self._accept,
         )
+
+
+def explained(error: Exception) -> str:
+    """What is wrong with an object, without anything of what was sent but names and fields."""
+    return str(error) if isinstance(error, ForeignJobError) else type(error).__name__
 
 
 def _items(body: Manifest) -> list[Manifest]:

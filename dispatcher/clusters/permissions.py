@@ -42,11 +42,12 @@ async def missing_permissions(
     for reply in replies:
         if not reply.ok:
             return reply
-    return [
-        access
-        for access, reply in zip(needed, replies, strict=True)
-        if not (reply.body or {}).get("status", {}).get("allowed")
-    ]
+    return [access for access, reply in zip(needed, replies, strict=True) if not _allows(reply)]
+
+
+def _allows(reply: Reply) -> bool:
+    status = (reply.body or {}).get("status")
+    return isinstance(status, dict) and status.get("allowed") is True
 
 
 async def _review(api: ApiServer, access: Access, timeout: float | None) -> Reply:

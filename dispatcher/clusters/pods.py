@@ -6,7 +6,14 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from dispatcher.clusters import reply as replies
-from dispatcher.clusters.client import ApiServer, Params, TransportError, read_body, resource_path
+from dispatcher.clusters.client import (
+    MAX_LIST_BYTES,
+    ApiServer,
+    Params,
+    TransportError,
+    read_body,
+    resource_path,
+)
 from dispatcher.clusters.reply import Outcome, Reply
 
 BLOCK_BYTES = 1 << 16
@@ -26,13 +33,13 @@ class LogBroken(Exception):
 async def list_mirrors(api: ApiServer, namespace: str, selector: str) -> Reply:
     """The Jobs of a namespace with these labels."""
     path = resource_path("batch/v1", "jobs", namespace=namespace)
-    return await api.get(path, params={"labelSelector": selector})
+    return await api.get(path, params={"labelSelector": selector}, max_bytes=MAX_LIST_BYTES)
 
 
 async def list_pods(api: ApiServer, namespace: str, selector: str) -> Reply:
     """The pods of a namespace with these labels."""
     path = resource_path("v1", "pods", namespace=namespace)
-    return await api.get(path, params={"labelSelector": selector})
+    return await api.get(path, params={"labelSelector": selector}, max_bytes=MAX_LIST_BYTES)
 
 
 async def get_pod(api: ApiServer, namespace: str, name: str) -> Reply:
@@ -42,7 +49,7 @@ async def get_pod(api: ApiServer, namespace: str, name: str) -> Reply:
 
 async def list_events(api: ApiServer, namespace: str) -> Reply:
     """The Events of a namespace."""
-    return await api.get(resource_path("v1", "events", namespace=namespace))
+    return await api.get(resource_path("v1", "events", namespace=namespace), max_bytes=MAX_LIST_BYTES)
 
 
 async def read_log(
@@ -70,7 +77,7 @@ async def read_log(
                     raise LogBroken(Reply(Outcome.INVALID, 204, message=_UNSCHEDULED))
                 if response.status != 200:
                     raw = await read_body(response, 2**20)
-                    raise LogBroken(replies.from_response(response.status, response.headers, raw))
+                    raise LogBroken(api.reply_to(response, raw))
             stack.callback(response.close)  # what is left of a stream must not go back to the pool
             while True:
                 async with asyncio.timeout(idle_timeout):

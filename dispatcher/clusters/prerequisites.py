@@ -9,6 +9,7 @@ from dispatcher.clusters import jobs
 from dispatcher.clusters.client import ApiServer
 from dispatcher.clusters.health import Finding, HealthReason
 from dispatcher.clusters.permissions import Access, missing_permissions
+from dispatcher.clusters.redaction import printable
 
 MINIMUM_WORKER_VERSION: Final = (1, 31)
 
@@ -32,7 +33,7 @@ async def check(api: ApiServer, needed: Sequence[Access], *, timeout: float) -> 
     """
     findings: list[Finding] = []
     version = await jobs.server_version(api, timeout=timeout)
-    git_version = str((version.body or {}).get("gitVersion", "")) if version.ok else ""
+    git_version = printable(str((version.body or {}).get("gitVersion", "")))[:64] if version.ok else ""
     old = version_finding(git_version)
     if old is not None:
         findings.append(old)
@@ -50,7 +51,7 @@ def version_finding(git_version: str, minimum: tuple[int, int] = MINIMUM_WORKER_
 
     A version that can not be read is let through: a fork's own numbering is no reason to refuse it.
     """
-    match = re.match(r"v?(\d+)\.(\d+)", git_version)
+    match = re.match(r"v?(\d{1,6})\.(\d{1,6})", git_version)
     if match is None or (int(match[1]), int(match[2])) >= minimum or match[1] == "0":
         return None
     wanted = ".".join(map(str, minimum))

@@ -15,11 +15,35 @@ from typing import Any, Final, TypeAlias
 import aiohttp
 import orjson
 
+from dispatcher.clusters import redaction
+
 Manifest: TypeAlias = dict[str, Any]
 """An object of the Kubernetes API as decoded JSON, never a typed model."""
 
 _MESSAGE_LIMIT: Final = 1024
 """Characters of a foreign text that are kept; an Event's message may hold as many."""
+
+_LONGEST_WAIT: Final = 60.0
+"""Seconds of a Retry-After that are heeded; API servers ask for up to 32."""
+
+_REASONS: Final = frozenset(
+    {
+        *(
+            "AlreadyExists",
+            "BadRequest",
+            "Conflict",
+            "Expired",
+            "Forbidden",
+            "Gone",
+            "InternalError",
+            "Invalid",
+        ),
+        *("MethodNotAllowed", "NotAcceptable", "NotFound", "RequestEntityTooLarge", "ServerTimeout"),
+        *("ServiceUnavailable", "StorageReadError", "Timeout", "TooManyRequests", "Unauthorized"),
+        "UnsupportedMediaType",
+    }
+)
+"""Of ``metav1.Status``. What else a server gives for one could pass for a reason of ours, and is not taken."""
 
 _NO_SUCH_PATH: Final = "404 page not found"
 """Of API servers where the group is not served; also of other programs written in Go."""
@@ -60,9 +84,9 @@ class Reply:
     reason: str = ""
     """PascalCase: ``Status.reason``, or one of ours where the server gave none (ConnectionRefused, Timeout, …)."""
     message: str = ""
-    """For people; at most 1024 characters, without credentials."""
+    """For people; one line of at most 1024 characters, without credentials."""
     retry_after: float | None = None
-    """Seconds the server asked to wait (header ``Retry-After`` or ``Status.details.retryAfterSeconds``)."""
+    """Seconds the server asked to wait (header ``Retry-After`` or ``Status.details.retryAfterSeconds``), at most 60."""
     size: int = 0
     """Bytes of the answer, unpacked."""
 
@@ -112,7 +136,8 @@ def from_response(code: int, headers: Mapping[str, str], raw: bytes, *, text: bo
         # A login page, a redirect.
         return Reply(Outcome.SERVER_ERROR, code, body, "NotKubernetes", _foreign(code, message), retry_after)
     outcome = _BY_CODE.get(code, Outcome.SERVER_ERROR if code >= 500 else Outcome.INVALID)
-    reason = str(status.get("reason") or "") if status else ""
+    given = status.get("reason") if status else None
+    reason = given if isinstance(given, str) and given in _REASONS else ""
     if outcome is Outcome.CONFLICT and reason == "AlreadyExists":
         outcome = Outcome.ALREADY_EXISTS
     return Reply(outcome, code, body, reason or outcome.value, message, retry_after)
@@ -189,7 +214,7 @@ def _foreign(code: int, message: str) -> str:
     text = (
         f"HTTP {code} from something that does not serve this API; check the server URL, or install the API"
     )
-    return f"{text}: {message}"[:_MESSAGE_LIMIT]
+    return f"{text}: {message}"[:_MESSAGE_LIMIT] if message else text
 
 
 def _decode(raw: bytes) -> Manifest | None:
@@ -202,22 +227,27 @@ def _decode(raw: bytes) -> Manifest | None:
 
 def _message(status: Manifest | None, raw: bytes) -> str:
     if status is not None:
-        return str(status.get("message") or "")[:_MESSAGE_LIMIT]
-    return raw[: 4 * _MESSAGE_LIMIT].decode("utf-8", "replace").strip()[:_MESSAGE_LIMIT]
+        text = str(status.get("message") or "")[: 4 * _MESSAGE_LIMIT]
+    else:
+        text = raw[: 4 * _MESSAGE_LIMIT].decode("utf-8", "replace")
+    return redaction.printable(redaction.redacted(text))[:_MESSAGE_LIMIT]
 
 
 def _retry_after(headers: Mapping[str, str], status: Manifest | None) -> float | None:
+    seconds = _asked_for(headers, status)
+    return None if seconds is None else min(seconds, _LONGEST_WAIT)
+
+
+def _asked_for(headers: Mapping[str, str], status: Manifest | None) -> float | None:
     """Seconds; API servers send whole seconds, proxies may send a date (RFC 9110, 10.2.3)."""
     value = headers.get("Retry-After")
     if value is None:
         details = status.get("details") if status else None
         seconds = details.get("retryAfterSeconds") if isinstance(details, dict) else None
         return float(seconds) if isinstance(seconds, int) and seconds > 0 else None
-    try:
-        return max(0.0, float(int(value)))
-    except ValueError:
-        pass
+    if value.strip().isdecimal():
+        return float(value) if len(value) < 10 else _LONGEST_WAIT
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

@@ -13,13 +13,43 @@ from dispatcher.clusters.reply import Outcome, Reply
 
 _SLICE_SECONDS: Final = 0.01
 """How long lines are handled in one go before other tasks get their turn."""
+_REST: Final = 1.0
+"""Seconds of rest for a second of work, in the long run: a server that floods us gets half of the time, no more."""
+_BURST_SECONDS: Final = 2.0
+"""What it may have at once, saved up while there was less to do."""
+
+
+class _Turns:
+    """Keeps a stream to its part of the loop's time: ``begin``, work, ``end``."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._saved = _BURST_SECONDS
+        self._began = self._ended = clock()
+
+    def begin(self) -> None:
+        self._began = self._clock()
+        self._saved = min(_BURST_SECONDS, self._saved + (self._began - self._ended) / _REST)
+
+    @property
+    def over(self) -> bool:
+        """Others have waited long enough."""
+        return self._clock() > self._began + _SLICE_SECONDS
+
+    async def end(self) -> None:
+        """Let others have their turn if it was a long one, for as long as this stream has had too much."""
+        was_long = self.over
+        self._ended = self._clock()
+        self._saved -= self._ended - self._began
+        if was_long or self._saved < 0:
+            await asyncio.sleep(max(0.0, -self._saved * _REST))
 
 
 class LineStream:
     """Pushes each line of one answer to ``on_line`` until it returns False, the stream ends, breaks or is silent.
 
     ``on_open`` is called when the server has accepted. ``open_timeout``: seconds until then; ``idle_timeout``:
-    seconds without a byte; ``max_line_bytes``: a longer line counts as broken.
+    seconds without a whole line; ``max_line_bytes``: a longer line counts as broken.
     """
 
     def __init__(
@@ -62,7 +92,7 @@ class LineStream:
             ):
                 if response.status != 200:
                     raw = await read_body(response, 2**20)
-                    return replies.from_response(response.status, response.headers, raw)
+                    return self._api.reply_to(response, raw)
                 self._opened = True
                 self._on_open()
                 try:
@@ -78,7 +108,7 @@ class LineStream:
                 return replies.unreachable(
                     "Timeout", f"{self._api.server}: the watch was not answered in time"
                 )
-            message = f"{self._api.server}: nothing came for {self._idle_timeout:g} s"
+            message = f"{self._api.server}: no event came for {self._idle_timeout:g} s"
             return replies.unreachable("WatchIdle", message)
         finally:
             self._deadline = None
@@ -90,21 +120,21 @@ class LineStream:
             self._deadline.reschedule(asyncio.get_running_loop().time())
 
     async def _read(self, content: aiohttp.StreamReader, deadline: asyncio.Timeout) -> Reply:
-        loop = asyncio.get_running_loop()
+        clock = asyncio.get_running_loop().time
+        turns = _Turns(clock)
         parts: list[bytes] = []  # of the line that is not whole yet
         size = 0
-        armed_at = -math.inf
+        heard_at, armed_at = clock(), -math.inf
         while not self._aborted:
-            now = loop.time()
-            if now - armed_at > self._idle_timeout / 20:
-                # Not for each chunk: every change leaves a dead timer in the loop until its time.
-                deadline.reschedule(now + self._idle_timeout)
-                armed_at = now
+            if heard_at - armed_at > self._idle_timeout / 20:
+                # Not for each line: every change leaves a dead timer in the loop until its time.
+                deadline.reschedule(heard_at + self._idle_timeout)
+                armed_at = heard_at
             chunk = await content.readany()
             if not chunk:
                 # A line without its newline is half an event: whoever resumes gets it whole.
                 return Reply(Outcome.OK, 200, reason="Closed")
-            slice_end = loop.time() + _SLICE_SECONDS
+            turns.begin()
             lines = chunk.split(b"\n")
             if len(lines) > 1 and parts:
                 parts.append(lines[0])
@@ -114,11 +144,14 @@ class LineStream:
             for line in lines:
                 if len(line) > self._max_line_bytes:
                     return self._too_large()
-                if line and not self._on_line(line):
-                    return Reply(Outcome.OK, 200, reason="Stopped")
-                if loop.time() > slice_end:
-                    await asyncio.sleep(0)
-                    slice_end = loop.time() + _SLICE_SECONDS
+                if line:  # bytes alone, or empty lines, are no life: they can be sent for ever
+                    heard_at = clock()
+                    if not self._on_line(line):
+                        return Reply(Outcome.OK, 200, reason="Stopped")
+                if turns.over:
+                    await turns.end()
+                    turns.begin()
+            await turns.end()
             if tail:
                 parts.append(tail)
                 size += len(tail)

@@ -49,6 +49,14 @@ from dispatcher.core import names
     show_default=True,
     help="Seconds between two looks for mirrors whose Job is gone.",
 )
+@click.option(
+    "--worker-memory-limit",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="MiB that the mirrors of one worker cluster may take in memory (about 4 KiB each); one that shows more is not "
+    "used.",
+)
 @click.option("--concurrency", default=32, show_default=True, help="Jobs worked on at once.")
 @click.option(
     "--token-renewal",
@@ -111,6 +119,7 @@ def run(
     settle_timeout: float,
     deletion_give_up_after: float,
     orphan_interval: float,
+    worker_memory_limit: int,
     concurrency: int,
     token_renewal: bool,
     priority_order: bool,
@@ -153,6 +162,7 @@ def run(
             settle_timeout=settle_timeout,
             deletion_give_up_after=timedelta(seconds=deletion_give_up_after),
             orphan_interval=orphan_interval,
+            worker_memory_limit=worker_memory_limit,
             concurrency=concurrency,
             token_renewal=token_renewal,
             priority_order=priority_order,

@@ -10,7 +10,7 @@ from typing import Final, Self
 Interval = tuple[int, int]
 """First and last index, both inclusive, ``0 <= first <= last``."""
 
-_INTERVAL: Final = re.compile(r"([0-9]+)(?:-([0-9]+))?")
+_INTERVAL: Final = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,6 @@ def recorded_share(mirror: Manifest) -> Mapping[str, Any] | None:
     text = (mirror["metadata"].get("annotations") or {}).get(names.SHARE_ANNOTATION)
     try:
         record = json.loads(text) if text else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None

@@ -5,6 +5,7 @@ parallelism is raised only after every lowering was seen, so that the sum is nev
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,8 @@ from dispatcher.core.progress import Progress, is_late
 
 UNLIMITED = 2**31 - 1
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+MOST_STRAYS = 20
+"""Unknown mirrors that one decision acts on, for each cluster: one that makes them up gets no more of our time."""
 
 
 def backoff_limit(job: Job, share: Share, progress: Progress) -> int:
@@ -164,7 +167,7 @@ def difference(
     for field in ("maxFailedIndexes", "podReplacementPolicy"):
         if field in job.spec:
             wanted[field] = job.spec[field]
-    elapsed = int(mirror.annotations.get(names.ELAPSED_ANNOTATION, "0") or 0)
+    elapsed = _elapsed(mirror)
     if mirror.suspend and not wanted["suspend"] and job.active_deadline is not None:
         # The mirror's own clock starts anew when it is resumed.
         elapsed = manifest.elapsed_seconds(job, observation.now)
@@ -187,6 +190,12 @@ def difference(
     if not spec and not metadata:
         return None
     return {"metadata": {"uid": mirror.uid, **metadata}, "spec": spec}
+
+
+def _elapsed(mirror: Mirror) -> int:
+    """What a mirror says of its Job's time; 0 where that was edited to something else than seconds."""
+    text = mirror.annotations.get(names.ELAPSED_ANNOTATION, "")
+    return int(text) if text.isdecimal() and len(text) < 12 else 0
 
 
 def _parallelism(share: Share, mirror: Mirror) -> int:
@@ -222,7 +231,7 @@ def _metadata_difference(observation: Observation, share: Share, mirror: Mirror)
     applied_text = mirror.annotations.get(names.APPLIED_ANNOTATION, "")
     try:
         applied = json.loads(applied_text)
-    except ValueError:
+    except (ValueError, RecursionError):
         applied = {}
     result: dict[str, Any] = {}
     for field, wanted in (
@@ -233,7 +242,8 @@ def _metadata_difference(observation: Observation, share: Share, mirror: Mirror)
         before = applied.get(field) if isinstance(applied, dict) else None
         changes: dict[str, str | None] = {k: v for k, v in wanted.items() if there.get(k) != v}
         if isinstance(before, list):
-            changes |= {key: None for key in before if key not in wanted and key in there}
+            old = (key for key in before if isinstance(key, str))
+            changes |= {key: None for key in old if key not in wanted and key in there}
         if changes:
             result[field] = changes
     keys = manifest.applied_keys(job)
@@ -259,10 +269,14 @@ def strays(observation: Observation, placement: Placement, by_share: Mapping[int
     """
     known = {mirror.uid for mirror in by_share.values()}
     actions: list[Action] = []
+    acted_on: Counter[names.ClusterName] = Counter()
     for mirror in observation.mirrors:
         cluster = observation.clusters.get(mirror.cluster)
         if mirror.uid in known or mirror.gone or mirror.deleting or cluster is None or not cluster.ready:
             continue
+        if acted_on[mirror.cluster] >= MOST_STRAYS:
+            continue
+        before = len(actions)
         never_ran = "startTime" not in mirror.status and not mirror.status.get("active")
         unused = (never_ran and not mirror.finished) or _lies_above(observation.job, mirror)
         if unused or is_late(placement, mirror):
@@ -272,4 +286,5 @@ def strays(observation: Observation, placement: Placement, by_share: Mapping[int
             actions.append(PatchMirror(mirror.cluster, mirror.name, mirror.uid, MERGE_PATCH, patch))
             text = f"{mirror.cluster} runs {mirror.name}, which is no share of this Job; it was suspended"
             actions.append(PostEvent(Event("Warning", "UnknownMirror", text)))
+        acted_on[mirror.cluster] += len(actions) > before
     return actions

@@ -135,7 +135,7 @@ def _recorded(observation: Observation, mirror: Mirror) -> Share | None:
         return None
     try:
         share = read_share(record)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     if share.id != mirror.share_id or share.mirror != mirror.name or share.cluster != mirror.cluster:
         return None

@@ -10,6 +10,8 @@ from dispatcher.core.progress import Progress
 from dispatcher.core.verdict import Verdict
 
 MAX_MESSAGE = 1024
+MAX_COUNT = 2**31 - 1
+"""Counters are int32; a worker that lies about its own must not make the Job's status one that is refused."""
 
 
 class StatusDraft:
@@ -59,11 +61,11 @@ class StatusDraft:
             ("failed", counts.failed),
         ):
             if value:
-                self.fields[field] = value
+                self.fields[field] = min(value, MAX_COUNT)
             else:
                 self.fields.pop(field, None)
-        self.fields["ready"] = min(counts.ready, counts.active)
-        self.fields["terminating"] = counts.terminating
+        self.fields["ready"] = min(counts.ready, counts.active, MAX_COUNT)
+        self.fields["terminating"] = min(counts.terminating, MAX_COUNT)
         self.fields["uncountedTerminatedPods"] = {}
         if self._job.indexed:
             completed = progress.completed.format()

@@ -51,6 +51,8 @@ logger = logging.getLogger(__name__)
 RETRY_FIRST = 0.5
 """Seconds before a refused write is tried again; doubled up to RETRY_CAP."""
 RETRY_CAP = 30.0
+FAULT_PAUSE = 5.0
+"""Seconds before a Job is looked at again after an error of our own in a write to a mirror."""
 PASSING_PAUSE = 1.0
 """Seconds before a Job is looked at again that the management API server could not serve; it is waited for first."""
 REFUSALS = {
@@ -307,7 +309,10 @@ class Executor:
     def _ended(self, slot: tuple[Key, names.ClusterName, str]) -> None:
         task = self._busy.pop(slot)
         if not task.cancelled() and task.exception() is not None:
+            # Whatever a worker answered: without a pause the same would be sent again at once, for ever.
             logger.error("mirror write failed", exc_info=task.exception(), extra={"key": "/".join(slot[0])})
+            asyncio.get_running_loop().call_later(FAULT_PAUSE, self._wake, slot[0])
+            return
         self._wake(slot[0])
 
     async def _act(self, key: Key, uid: str, action: MirrorAction, worker: MirrorWorker) -> None:

@@ -15,6 +15,7 @@ from dispatcher import metrics
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.client import ApiServer
 from dispatcher.clusters.expiry import credentials_expiry
+from dispatcher.clusters.foreign_jobs import kept, weight
 from dispatcher.clusters.health import Health
 from dispatcher.clusters.kubeconfig import KubeconfigError, parse_kubeconfig
 from dispatcher.clusters.worker import WorkerConnection
@@ -126,7 +127,14 @@ class Fleet:
         def on_delete(last: dict[str, Any], _final: bool) -> None:
             self._world.mirror_deleted(name, last)
 
-        return ObjectCache(index=job_uid_of, on_change=on_change, on_delete=on_delete)
+        return ObjectCache(
+            trim=kept,
+            weigh=weight,
+            max_weight=self._settings.worker_memory_limit * 2**20,
+            index=job_uid_of,
+            on_change=on_change,
+            on_delete=on_delete,
+        )
 
     def _secret_changed(self, old: dict[str, Any] | None, new: dict[str, Any] | None) -> None:
         manifest = new or old

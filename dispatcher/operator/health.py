@@ -5,11 +5,11 @@ from collections import deque
 from time import monotonic
 from typing import Any, Final
 
+from dispatcher.clusters.redaction import redacted
 from dispatcher.clusters.reflector import Reflector
 from dispatcher.operator.fleet import Fleet
 from dispatcher.operator.health_echo import WatchEcho
 from dispatcher.operator.job_tally import JobTally
-from dispatcher.operator.logs import redacted
 from dispatcher.operator.queue import KeyQueue
 
 WATCH_LIMIT: Final = 180.0

@@ -2,11 +2,11 @@
 
 import json
 import logging
-import re
 import sys
 from typing import Any
 
 from dispatcher.clusters import request_id
+from dispatcher.clusters.redaction import redacted
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
@@ -16,28 +16,6 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     "k8s_skip",
     "k8s_ref",
 }
-
-
-_SECRETS = (
-    (re.compile(r"eyJ[\w-]{10,}\.[\w-]+\.[\w-]*"), "[token]"),
-    (re.compile(r"(?i)\b(bearer|basic) +[\w+/=.~-]{8,}"), r"\1 [token]"),
-    (
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL),
-        "[key]",
-    ),
-    (re.compile(r"LS0tLS1CRUdJTi[\w+/=]{20,}"), "[PEM]"),
-)
-"""JSON web tokens, Authorization headers, private keys, base64 of PEM texts."""
-
-
-def redacted(text: str) -> str:
-    """The text without anything that looks like credentials.
-
-    Nothing of ours logs any; this is for texts of others that are passed on: an error, a server's message.
-    """
-    for pattern, stand_in in _SECRETS:
-        text = pattern.sub(stand_in, text)
-    return text
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:

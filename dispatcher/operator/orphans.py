@@ -5,6 +5,7 @@ Never concluded from a cache: only a 404 or another UID from the API server make
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Callable
 from time import monotonic
@@ -24,6 +25,11 @@ logger = logging.getLogger(__name__)
 
 SETTLE_SECONDS = 0.1
 """For which the news of a Job may be behind that of its mirror."""
+QUICK_LOOKS = 500
+"""Mirrors that are looked into without a pause; from then on SLOW_SECONDS lie between two, for the management cluster's
+sake: a worker can make up any number."""
+SLOW_SECONDS = 0.01
+MOST_SUSPECTS = 1000
 
 
 class OrphanCollector:
@@ -48,24 +54,29 @@ class OrphanCollector:
         self._interval = interval
         self._knows_all_jobs = knows_all_jobs
         self._suspects: set[str] = set()
+        self._missed: dict[names.ClusterName, set[str]] = {}
+        """By each cluster that is looked at now: whose mirrors were seen meanwhile."""
         self._suspected = asyncio.Event()
         world.on_unknown_mirror = self.suspect
 
     async def run(self) -> None:
-        """Collect for as long as the process runs."""
+        """Collect for as long as the process runs. Each cluster has a look of its own: one that hangs, or shows many
+        mirrors that it made up, holds up no other.
+        """
         due = monotonic() + self._interval
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, due - monotonic())):
-                    await self._suspected.wait()
-                    await asyncio.sleep(SETTLE_SECONDS)
-            self._suspected.clear()
-            if monotonic() >= due:
-                await self.collect()
-                due = monotonic() + self._interval
-            elif self._knows_all_jobs():
-                suspects, self._suspects = self._suspects, set()
-                await self._collect(suspects)
+        async with asyncio.TaskGroup() as looks:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, due - monotonic())):
+                        await self._suspected.wait()
+                        await asyncio.sleep(SETTLE_SECONDS)
+                self._suspected.clear()
+                if monotonic() >= due:
+                    self._start(looks, None)
+                    due = monotonic() + self._interval
+                elif self._knows_all_jobs():
+                    suspects, self._suspects = self._suspects, set()
+                    self._start(looks, suspects)
 
     def suspect(self, job_uid: str) -> None:
         """A mirror was seen whose Job is not known."""
@@ -74,16 +85,41 @@ class OrphanCollector:
 
     async def collect(self) -> None:
         """One look at all connected clusters."""
-        await self._collect(None)
-
-    async def _collect(self, suspects: set[str] | None) -> None:
         for cluster in list(self._fleet.clusters.values()):
-            if not cluster.view.ready:
+            await self._look(cluster, None)
+
+    def _start(self, looks: asyncio.TaskGroup, suspects: set[str] | None) -> None:
+        """Look at each cluster that is not looked at already; what is missed there is looked at right after."""
+        for name, cluster in list(self._fleet.clusters.items()):
+            if name in self._missed:
+                self._missed[name] |= set(list(suspects or ())[:MOST_SUSPECTS])
                 continue
+            self._missed[name] = set()
+            looks.create_task(self._look(cluster, suspects)).add_done_callback(
+                functools.partial(self._ended, name)
+            )
+
+    def _ended(self, cluster: names.ClusterName, _look: object) -> None:
+        missed = self._missed.pop(cluster)
+        if missed:
+            self._suspects |= missed
+            self._suspected.set()
+
+    async def _look(self, cluster: RegisteredCluster, suspects: set[str] | None) -> None:
+        looked_at = 0
+        try:
             for uid in cluster.mirrors.groups() if suspects is None else suspects:
-                if self._world.key_of(uid) is None:
-                    for mirror in cluster.mirrors.in_group(uid):
-                        await self._check(cluster, mirror)
+                if self._world.key_of(uid) is not None:
+                    continue
+                for mirror in cluster.mirrors.in_group(uid):
+                    if not cluster.view.ready:
+                        return
+                    await self._check(cluster, mirror)
+                    looked_at += 1
+                    if looked_at > QUICK_LOOKS:
+                        await asyncio.sleep(SLOW_SECONDS)
+        except (KeyError, TypeError, ValueError, LookupError):
+            logger.exception("look for orphans failed", extra={"cluster": cluster.name})
 
     async def _check(self, cluster: RegisteredCluster, mirror: dict[str, Any]) -> None:
         metadata = mirror["metadata"]

@@ -15,7 +15,7 @@ import kopf
 from dispatcher import metrics
 from dispatcher.clusters import jobs
 from dispatcher.clusters.cache import ObjectCache
-from dispatcher.clusters.client import ApiServer, resource_path
+from dispatcher.clusters.client import MAX_LIST_BYTES, ApiServer, resource_path
 from dispatcher.clusters.fencing import permitted
 from dispatcher.clusters.kubeconfig import load_in_cluster, load_kubeconfig_file
 from dispatcher.clusters.reflector import Reflector
@@ -360,16 +360,18 @@ class Dispatcher:
         """Know all clusters, policies and namespaces before the first Job is decided on."""
         await secrets.synced.wait()
         path = resource_path(f"{names.API_GROUP}/{names.API_VERSION}", "workerclusters")
-        clusters = await _patiently(lambda: api.get(path), "workerclusters")
+        clusters = await _patiently(lambda: api.get(path, max_bytes=MAX_LIST_BYTES), "workerclusters")
         if not clusters.ok:
             raise SettingsError("the CustomResourceDefinition of WorkerCluster is missing: install the CRDs")
         path = resource_path(f"{names.API_GROUP}/{names.API_VERSION}", "dispatchpolicies")
-        policies = await _patiently(lambda: api.get(path), "dispatchpolicies")
+        policies = await _patiently(lambda: api.get(path, max_bytes=MAX_LIST_BYTES), "dispatchpolicies")
         if not policies.ok:
             raise SettingsError("the CustomResourceDefinition of DispatchPolicy is missing: install the CRDs")
         for item in (policies.body or {}).get("items", ()):
             world.policies.put(item)
-        namespaces = await _patiently(lambda: api.get(resource_path("v1", "namespaces")), "namespaces")
+        namespaces = await _patiently(
+            lambda: api.get(resource_path("v1", "namespaces"), max_bytes=MAX_LIST_BYTES), "namespaces"
+        )
         for item in (namespaces.body or {}).get("items", ()):
             management.take_namespace(world, item)
         for item in (clusters.body or {}).get("items", ()):

@@ -33,6 +33,8 @@ class Settings:
     """Seconds after a start that new Jobs wait for clusters that have not answered yet."""
     orphan_interval: float = 20.0
     """Seconds between two looks for mirrors whose Job is gone."""
+    worker_memory_limit: int = 256
+    """MiB that the mirrors of one worker cluster may take here; one with more is not used."""
     concurrency: int = 32
     """Jobs worked on at once."""
     token_renewal: bool = False

@@ -76,8 +76,8 @@ class Survey:
             if key not in known:
                 try:
                     known[key] = fitting.how_many_fit(nodes, spec)
-                except (ValueError, TypeError, AttributeError):
-                    return {}  # the API server of each worker says better what is wrong with it
+                except (ValueError, TypeError, AttributeError, KeyError):
+                    continue  # a template that the API servers refuse too, or nodes that are none
             found[name] = known[key]
         return found
 
@@ -109,7 +109,8 @@ class Survey:
     async def _ask(self, name: ClusterName, api: ApiServer) -> None:
         self._due[name] = asyncio.get_running_loop().time() + INTERVAL
         try:
-            nodes = await self._read(api)
+            async with asyncio.timeout(INTERVAL):
+                nodes = await self._read(api)
         except _Unanswered as unanswered:
             reply = unanswered.reply
             if reply.outcome is Outcome.FORBIDDEN:
@@ -117,8 +118,8 @@ class Survey:
             logger.info("free nodes not known", extra={"cluster": name, "answer": str(reply)})
             self._forget(name)
             return
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            logger.warning("free nodes not readable", extra={"cluster": name, "error": repr(error)})
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, TimeoutError) as error:
+            logger.warning("free nodes not readable", extra={"cluster": name, "error": type(error).__name__})
             self._forget(name)
             return
         self._nodes[name] = nodes

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 WORKER_SECONDS = 5.0
 """How long one worker cluster may hold a takeover up; what it misses then comes by its watch."""
 PAGE = 500
-MAX_PAGE_BYTES = 64 * 2**20
+MAX_PAGE_BYTES = 4 * 2**20
 MAX_OBJECTS = 1_000_000
 
 

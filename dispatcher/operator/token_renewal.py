@@ -113,7 +113,8 @@ class TokenRenewal:
         reply = await account_token.request_next(cluster.api, token)
         if not reply.ok or reply.body is None:
             return f"the worker gave no token for {token.namespace}/{token.account}: {_answer(reply)}"
-        renewed = account_token.read_token(str((reply.body.get("status") or {}).get("token")))
+        status = reply.body.get("status")
+        renewed = account_token.read_token(str(status.get("token")) if isinstance(status, dict) else "")
         if renewed is None or (renewed.namespace, renewed.account) != (token.namespace, token.account):
             return "what the worker gave is no token of that account"
         content = account_token.with_token(kubeconfig, renewed.text)

@@ -23,6 +23,11 @@ from dispatcher.operator.propagation import NOTHING, Propagation
 from dispatcher.operator.queue import Key
 from dispatcher.operator.room import RoomAccount, pod_priority
 
+MOST_MIRRORS = 200
+"""Of one Job on one cluster that are looked at; a placement has no more shares. A cluster may make up any number."""
+MOST_GHOSTS = 1000
+"""Deleted mirrors of one Job that are remembered until they are counted."""
+
 
 class Worker(Protocol):
     """One worker cluster as the world needs it (see :mod:`dispatcher.operator.fleet`)."""
@@ -177,7 +182,7 @@ class World:
         uid = (last["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL, "")
         key = self._keys.get(uid)
         job = self.jobs.get(*key) if key is not None else None
-        if job is not None:
+        if job is not None and len(self._ghosts[uid]) < MOST_GHOSTS:
             mirror = read_mirror(last, cluster)
             certain = mirror.finished or "deletionTimestamp" in job["metadata"]
             self._ghosts[uid][(cluster, mirror.uid)] = replace(mirror, gone=certain)
@@ -329,6 +334,6 @@ class World:
 
     def _seen_mirrors(self, job_uid: str, namespace: str) -> Iterable[Mirror]:
         for name, worker in self.workers.items():
-            for manifest in worker.mirrors.in_group(job_uid):
+            for manifest in worker.mirrors.in_group(job_uid)[:MOST_MIRRORS]:
                 if manifest["metadata"]["namespace"] == namespace:
                     yield read_mirror(manifest, name)

@@ -14,7 +14,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from dispatcher.clusters import pods as reads
-from dispatcher.clusters.client import TransportError, read_body, resource_path
+from dispatcher.clusters.client import MAX_LIST_BYTES, TransportError, read_body, resource_path
 from dispatcher.clusters.pods import LogBroken, read_log
 from dispatcher.clusters.reply import Manifest
 from dispatcher.view import discovery
@@ -122,23 +122,21 @@ class Proxy:
         return body
 
     async def _get(self, cluster: str, namespace: str, params: dict[str, str], *, table: bool) -> Manifest:
-        import orjson
-
         api = self._sources.api(cluster)
         path = resource_path("v1", "pods", namespace=namespace)
         if not table:
-            reply = await api.get(path, params=params)
+            reply = await api.get(path, params=params, max_bytes=MAX_LIST_BYTES)
             if not reply.ok or reply.body is None:
                 raise from_reply(reply, f"cluster {cluster}")
             return reply.body
         accept = "application/json;as=Table;v=v1;g=meta.k8s.io"
         try:
             async with api.send("GET", path, params=params, accept=accept) as response:
-                raw = await read_body(response, 64 * 2**20)
-                if response.status != 200:
-                    raise Refused(response.status, raw.decode("utf-8", "replace")[:1000])
-                body: Manifest = orjson.loads(raw)
-                return body
+                raw = await read_body(response, MAX_LIST_BYTES)
+                reply = api.reply_to(response, raw)
+                if not reply.ok or reply.body is None:
+                    raise from_reply(reply, f"cluster {cluster}")
+                return reply.body
         except TransportError as error:
             raise from_reply(error.reply, f"cluster {cluster}") from None
 

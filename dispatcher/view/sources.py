@@ -182,6 +182,10 @@ class Sources:
             return await read(job, cluster)
         except Refused as refused:
             return Missing(cluster, refused.message)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            return Missing(
+                cluster, f"cluster {cluster} answers nothing that can be read ({type(error).__name__})"
+            )
 
     async def _pods_on(self, job: Manifest, cluster: str) -> list[Pod]:
         metadata = job["metadata"]

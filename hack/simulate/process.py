@@ -21,6 +21,7 @@ from dispatcher.operator import world as worlds
 from dispatcher.operator.executor import Executor, Reconciler, WriteFailed
 from dispatcher.operator.orphans import OrphanCollector
 from dispatcher.operator.queue import Key, TryAgain
+from dispatcher.operator.settings import Settings
 from dispatcher.operator.world import World
 from hack.simulate.clock import Clock
 from hack.simulate.server import ModelServer, Request
@@ -72,6 +73,7 @@ class ModelFleet(fleets.Fleet):
     def __init__(self, process: "Process", world: World) -> None:
         self._process = process
         self._world = world
+        self._settings = Settings()
         self.clusters: dict[names.ClusterName, Any] = {}
 
     def get(self, name: names.ClusterName) -> Any:

@@ -71,6 +71,7 @@ REFUSED = [
     ({"managedBy": "kubernetes.io/job-controller"}, "/managedBy"),
     ({"managedBy": "dispatcher"}, "/managedBy"),
     ({"concurrency": 0}, "/concurrency"),
+    ({"workerMemoryLimit": 0}, "/workerMemoryLimit"),
     ({"settleTimeout": -1}, "/settleTimeout"),
     ({"logLevel": "loud"}, "/logLevel"),
     ({"logFormat": "xml"}, "/logFormat"),

@@ -271,7 +271,7 @@ def make_job(
         "uid": uid or f"uid-{name}",
         "resourceVersion": str(version),
     }
-    return {"kind": "Job", "apiVersion": "batch/v1", "metadata": metadata, **fields}
+    return {"kind": "Job", "apiVersion": "batch/v1", "metadata": metadata, "spec": {}, **fields}
 
 
 async def until(condition: Callable[[], object], *, seconds: float = PATIENCE) -> None:
