@@ -58,7 +58,7 @@ def test_install_upgrade_uninstall(release: Installation) -> None:
     with pytest.raises(HelmRefused, match="/concurrency"):
         release.install("upgrade", concurrency=0)
     release._sets["concurrency"] = 8
-    assert management.api.get(DEPLOYMENT)["spec"]["replicas"] == 1
+    assert management.api.get(DEPLOYMENT)["spec"]["replicas"] == 2
     # The check's pod runs on the lab's nodes and ends well; nothing stands in the way.
     release.uninstall()
     assert find(management, DEPLOYMENT) is None
@@ -95,6 +95,22 @@ def test_the_aggregated_api_goes_with_its_value_and_with_the_release(release: In
     management.api.create("/api/v1/namespaces", {"metadata": {"name": "after"}})
     management.api.delete("/api/v1/namespaces/after")
     until(lambda: find(management, "/api/v1/namespaces/after") is None, "a namespace can be deleted")
+
+
+def test_a_process_that_elects_no_leader_is_gone_before_those_come_that_do(release: Installation) -> None:
+    def strategy() -> str:
+        found: str = release.lab.management.api.get(DEPLOYMENT)["spec"]["strategy"]["type"]
+        return found
+
+    alone: dict[str, Any] = {"replicaCount": 1, "leaderElection.enabled": False}
+    release.install(**alone)
+    assert strategy() == "Recreate"
+    release.install("upgrade", **{"replicaCount": 2, "leaderElection.enabled": True})
+    assert strategy() == "Recreate"
+    release.install("upgrade", concurrency=8)
+    assert strategy() == "RollingUpdate"
+    release.install("upgrade", **alone)
+    assert strategy() == "Recreate"
 
 
 def test_uninstall_stops_while_the_check_fails(release: Installation) -> None:

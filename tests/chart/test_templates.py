@@ -15,6 +15,7 @@ from hack.generate.values import described, leaves, undescribed
 from tests.chart.charts import VALUES_FILES, HelmRefused, Manifest, granted, helm, of_kind, only, render
 
 NAMES = sorted(path.name for path in CHARTS.iterdir())
+ALONE = {"replicaCount": 1, "leaderElection.enabled": False}
 
 
 @pytest.mark.parametrize("path", VALUES_FILES, ids=lambda path: f"{path.parts[-3]}/{path.stem}")
@@ -67,7 +68,7 @@ REFUSED = [
     ({"image.digest": "sha256:abc"}, "/image/digest"),
     ({"image.pullPolicy": "Sometimes"}, "/image/pullPolicy"),
     ({"replicaCount": "two"}, "/replicaCount"),
-    ({"replicaCount": 2}, "replicaCount"),
+    ({"replicaCount": 3, "leaderElection.enabled": False}, "replicaCount 3 needs leaderElection.enabled"),
     ({"managedBy": "kubernetes.io/job-controller"}, "/managedBy"),
     ({"managedBy": "dispatcher"}, "/managedBy"),
     ({"concurrency": 0}, "/concurrency"),
@@ -77,9 +78,12 @@ REFUSED = [
     ({"logFormat": "xml"}, "/logFormat"),
     ({"leaderElection.enable": True}, "enable"),
     ({"leaderElection.leaseDuration": 0}, "/leaderElection/leaseDuration"),
-    ({"leaderElection.enabled": True, "leaderElection.shards": 65}, "/leaderElection/shards"),
-    ({"leaderElection.enabled": True, "leaderElection.shards": 0}, "/leaderElection/shards"),
-    ({"leaderElection.shards": 2}, "leaderElection.shards 2 needs leaderElection.enabled"),
+    ({"leaderElection.shards": 65}, "/leaderElection/shards"),
+    ({"leaderElection.shards": 0}, "/leaderElection/shards"),
+    (
+        {"replicaCount": 1, "leaderElection.enabled": False, "leaderElection.shards": 2},
+        "leaderElection.shards 2 needs leaderElection.enabled",
+    ),
     ({"crds.keep": "yes"}, "/crds/keep"),
     ({"rbac": True}, "/rbac"),
     ({"serviceAccount.name": "Not A Name"}, "/serviceAccount/name"),
@@ -163,6 +167,7 @@ def test_what_is_optional_is_off(helm_program: Path) -> None:
         "CustomResourceDefinition",
         "Deployment",
         "Job",
+        "PodDisruptionBudget",
         "Role",
         "RoleBinding",
         "Service",
@@ -203,7 +208,7 @@ def test_alerts_and_dashboards_are_the_files(helm_program: Path) -> None:
 
 
 def test_each_feature_brings_its_own_rights_only(helm_program: Path) -> None:
-    bare = {"tokenRenewal.enabled": False, "crds.enabled": False, "rbac.aggregateRoles": False}
+    bare = {**ALONE, "tokenRenewal.enabled": False, "crds.enabled": False, "rbac.aggregateRoles": False}
     core = set(granted(render(helm_program, values=bare)))
     features = {
         "leaderElection": {
@@ -261,16 +266,50 @@ def test_too_old_a_server_is_refused(helm_program: Path) -> None:
 
 
 def test_one_replica_without_election_never_overlaps_the_next(helm_program: Path) -> None:
-    assert only(render(helm_program), "Deployment")["spec"]["strategy"] == {"type": "Recreate"}
-    elected = {"leaderElection.enabled": True, "replicaCount": 2}
-    assert only(render(helm_program, values=elected), "Deployment")["spec"]["strategy"] == {
-        "type": "RollingUpdate"
-    }
+    strategy = only(render(helm_program, values=ALONE), "Deployment")["spec"]["strategy"]
+    assert strategy == {"type": "Recreate", "rollingUpdate": None}
+    assert only(render(helm_program), "Deployment")["spec"]["strategy"] == {"type": "RollingUpdate"}
+
+
+def test_by_default_a_second_replica_waits_on_another_node_and_drains_leave_one(helm_program: Path) -> None:
+    objects = render(helm_program)
+    deployment = only(objects, "Deployment")
+    assert deployment["spec"]["replicas"] == 2
+    pod = pod_of(deployment)
+    assert "--leader-elect" in pod["containers"][0]["args"]
+    labels = deployment["spec"]["selector"]["matchLabels"]
+    [spread] = pod["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"] == labels
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway", "a cluster of one node gets both"
+    budget = only(objects, "PodDisruptionBudget")["spec"]
+    assert (budget["maxUnavailable"], budget["selector"]["matchLabels"]) == (1, labels)
+
+
+@pytest.mark.parametrize(
+    "values", [{"replicaCount": 1}, ALONE, {"replicaCount": 0}, {"podDisruptionBudget.enabled": False}]
+)
+def test_a_budget_never_holds_up_the_drain_of_a_single_replica(
+    helm_program: Path, values: dict[str, Any]
+) -> None:
+    assert not of_kind(render(helm_program, values=values), "PodDisruptionBudget")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"replicaCount": 1},
+        {"affinity": {"nodeAffinity": {}}},
+        {"topologySpreadConstraints": [{"topologyKey": "zone"}]},
+    ],
+)
+def test_ones_own_placement_of_pods_is_all_there_is(helm_program: Path, values: dict[str, Any]) -> None:
+    pod = pod_of(only(render(helm_program, values=values), "Deployment"))
+    assert pod.get("topologySpreadConstraints", []) == values.get("topologySpreadConstraints", [])
 
 
 def test_shards_are_a_value(helm_program: Path) -> None:
     def arguments(shards: int) -> list[str]:
-        values = {"leaderElection.enabled": True, "replicaCount": 2, "leaderElection.shards": shards}
+        values = {"leaderElection.shards": shards}
         given: list[str] = pod_of(only(render(helm_program, values=values), "Deployment"))["containers"][0][
             "args"
         ]

@@ -30,3 +30,16 @@ topologySpreadConstraints:
 priorityClassName: {{ . }}
 {{- end }}
 {{- end }}
+
+{{/*
+Whether pods of the release and of the one before may run side by side: only when both elect a leader.
+Not empty when they may. What runs is asked of the cluster, so that `helm template` takes it for granted.
+*/}}
+{{- define "job-dispatcher.mayOverlap" -}}
+{{- $running := lookup "apps/v1" "Deployment" .Release.Namespace (include "job-dispatcher.fullname" .) }}
+{{- $elects := true }}
+{{- if $running }}
+{{- $elects = has "--leader-elect" ((index $running.spec.template.spec.containers 0).args | default list) }}
+{{- end }}
+{{- if and .Values.leaderElection.enabled $elects }}true{{ end }}
+{{- end }}
