@@ -20,6 +20,8 @@ from hack import commandline
 from hack.bench import report
 from hack.bench.run import Bench
 from hack.bench.standing import standing
+from hack.bench.takeover import show as show_takeover
+from hack.bench.takeover import takeover
 from hack.bench.workload import SHAPES, Workload
 from hack.lab import ComponentFailed, Lab, LabError
 from hack.lab.gobuild import BuildFailed
@@ -81,6 +83,16 @@ async def measure(bench: Bench, workloads: Sequence[Workload], *, built_in: bool
     metavar="FINISHED RUNNING",
     help="Memory with so many Jobs, and a restart with them, instead of a run.",
 )
+@click.option(
+    "--takeover",
+    "rounds",
+    is_flag=False,
+    flag_value=3,
+    type=click.IntRange(1, 100),
+    metavar="[TIMES]",
+    help="How long Jobs wait when the leader is killed or stopped, or shards go over, instead of a run: "
+    "each so many times (3 without a number).",
+)
 @click.option("--clusters", type=click.IntRange(1, 8), default=2, show_default=True, help="Worker clusters.")
 @click.option(
     "--managed-by",
@@ -107,6 +119,7 @@ def main(
     ladder: str | None,
     plot: Path | None,
     stand: tuple[int, int] | None,
+    rounds: int | None,
     clusters: int,
     managed_by: str,
     pids: tuple[int, ...],
@@ -117,7 +130,8 @@ def main(
     """Measure a controller on a lab, and beside it the built-in one on a single cluster with the same Jobs.
 
     Without --jobs, --shape, --rate and --duration: 20 single-pod and 20 split Jobs one after the other, then a burst
-    of 200 single-pod Jobs. Exit code 0 when every Job completed, whatever the figures; 1 otherwise; 2 for wrong usage.
+    of 200 single-pod Jobs, and takeovers and handovers of shards once. Exit code 0 when every Job completed, whatever
+    the figures; 1 otherwise; 2 for wrong usage.
     """
     try:
         workloads = _workloads(jobs=jobs, shape=shape, rate=rate, duration=duration, ladder=ladder)
@@ -127,10 +141,11 @@ def main(
         raise click.UsageError(
             "--plot draws latency over load: give two rates or more, as in --ladder 2,5,10,20"
         )
-    if stand is not None and (pids or ladder or jobs or shape or rate or duration):
-        raise click.UsageError(
-            "--standing starts and restarts the dispatcher itself, and takes no other Jobs"
-        )
+    if (stand is not None or rounds is not None) and (pids or ladder or jobs or shape or rate or duration):
+        which = "--standing" if stand is not None else "--takeover"
+        raise click.UsageError(f"{which} starts and ends the dispatcher itself, and takes no other Jobs")
+    if stand is not None and rounds is not None:
+        raise click.UsageError("--standing and --takeover: give one of them")
     if pids and folder is None:
         raise click.UsageError(
             "--pid names the processes of a controller that runs already: give its --lab too"
@@ -143,6 +158,12 @@ def main(
         if stand is not None:
             _stand(lab, *stand, managed_by=managed_by, output=output)
             return
+        if rounds is not None:
+            found = _take_over(lab, rounds, managed_by=managed_by)
+            _write(output, {"managedBy": managed_by, "cpus": os.cpu_count(), "takeover": found})
+            _check(found)
+            return
+        controller = None
         if not pids:
             controller = Controller.start(lab, managed_by=managed_by)
             stack.callback(controller.stop)
@@ -159,6 +180,9 @@ def main(
             "python": platform.python_version(),
             "runs": runs,
         }
+        if controller is not None and workloads is STANDARD:
+            controller.stop()
+            content["takeover"] = _take_over(lab, 1, managed_by=managed_by)
     _write(output, content)
     if plot is not None:
         from hack.bench import picture  # matplotlib takes a second to import
@@ -167,6 +191,7 @@ def main(
         say(f"drew {plot}")
     if any(run[who]["unfinished"] for run in runs for who in ("dispatched", "builtIn") if who in run):
         raise SystemExit(1)
+    _check(content.get("takeover"))
 
 
 def _workloads(
@@ -189,6 +214,18 @@ def _stand(lab: Lab, finished: int, running: int, *, managed_by: str, output: Pa
     result = asyncio.run(standing(lab, finished=finished, running=running, managed_by=managed_by, say=say))
     report.show_standing(Console(highlight=False), result)
     _write(output, {"managedBy": managed_by, "cpus": os.cpu_count(), "standing": result})
+
+
+def _take_over(lab: Lab, rounds: int, *, managed_by: str) -> Any:
+    result = asyncio.run(takeover(lab, rounds=rounds, managed_by=managed_by, say=say))
+    show_takeover(Console(highlight=False), result)
+    return result
+
+
+def _check(takeovers: Any) -> None:
+    """A Job that was lost or run twice while others took over is a failure."""
+    if takeovers and any(row["unfinished"] or row["doubled"] for row in takeovers["handovers"]):
+        raise SystemExit(1)
 
 
 def _write(output: Path, content: Any) -> None:

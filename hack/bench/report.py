@@ -205,7 +205,7 @@ def show(console: Console, title: str, run: JSON) -> None:
         if passage and passage["unfinished"]:
             console.print(f"  [red]{passage['unfinished']} {who} Jobs did not complete[/red]")
     _show_requests(console, ours["requests"])
-    _show_targets(console, run["targets"])
+    show_targets(console, run["targets"])
 
 
 def show_standing(console: Console, result: JSON) -> None:
@@ -224,10 +224,11 @@ def show_standing(console: Console, result: JSON) -> None:
         f"{result['restartCpuSeconds']:g} s CPU, {result['restartResidentBytes'] / 1e6:.0f} MB resident",
         soft_wrap=True,
     )
-    _show_targets(console, result["targets"])
+    show_targets(console, result["targets"])
 
 
-def _show_targets(console: Console, targets: Sequence[JSON]) -> None:
+def show_targets(console: Console, targets: Sequence[JSON]) -> None:
+    """Print targets and whether they were met."""
     for entry in targets:
         mark = "[green]met[/green]" if entry["met"] else "[red]missed[/red]"
         bound = f"≥ {entry['atLeast']:g}" if "atLeast" in entry else f"≤ {entry['atMost']:g}"

@@ -16,6 +16,7 @@ from hack.bench.audit import AuditTail, Request
 from hack.bench.report import figures, percentile, targets
 from hack.bench.run import Passage
 from hack.bench.served import parse
+from hack.bench.takeover import Handover, summary
 from hack.bench.timeline import Moments, Timeline
 from hack.bench.usage import Usage
 from hack.bench.workload import Workload
@@ -218,3 +219,37 @@ def test_latency_over_load_is_drawn(tmp_path: Path) -> None:
 def test_a_review_is_no_write() -> None:
     assert not Request("one", "create", "selfsubjectaccessreviews").is_write
     assert Request("one", "create", "jobs").is_write
+
+
+def passed(name: float, *, mirrors: int = 1, complete: bool = True, waited: float = 0.1) -> Moments:
+    return Moments(
+        sent=name,
+        exists=name,
+        ended=name + 5.0,
+        complete=complete,
+        mirrors={("one", f"m-{number}"): name + waited for number in range(mirrors)},
+    )
+
+
+def test_of_each_way_the_worst_takeover_is_set_beside_its_target() -> None:
+    found = [
+        Handover("kill", 9.0, (passed(1.0, waited=9.2),)),
+        Handover("kill", 16.0, (passed(1.0, waited=16.2),)),
+        Handover("stop", 1.2, (passed(1.0),)),
+        Handover("join", 6.0, (passed(1.0, waited=1.5),)),
+    ]
+    result = summary(found, load=0.5)
+    assert [row["longestWaitSeconds"] for row in result["handovers"]] == [9.2, 16.2, 0.1, 1.5]
+    assert [(entry["value"], entry["atMost"], entry["met"]) for entry in result["targets"]] == [
+        (16.0, 15.0, False),
+        (1.2, 2.0, True),
+        (1.5, 2.0, True),
+        (0, 0, True),
+    ]
+
+
+def test_a_job_with_two_mirrors_or_without_an_end_is_told() -> None:
+    found = [Handover("stop", 1.0, (passed(1.0, mirrors=2), passed(2.0, complete=False), passed(3.0)))]
+    result = summary(found, load=0.5)
+    assert (result["handovers"][0]["doubled"], result["handovers"][0]["unfinished"]) == (1, 1)
+    assert result["targets"][-1]["met"] is False
