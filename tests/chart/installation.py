@@ -33,12 +33,16 @@ def until(condition: Callable[[], Any], what: str, *, seconds: float = WAIT_SECO
 
 def find(plane: Plane, path: str) -> Manifest | None:
     """The object at a path, None where there is none."""
-    try:
-        return plane.api.get(path)
-    except ApiError as error:
-        if error.code == 404:
-            return None
-        raise
+    end = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return plane.api.get(path)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            if error.code != 429 or time.monotonic() > end:  # after a CRD was written, until it is served
+                raise
+        time.sleep(0.1)
 
 
 class Installation:
@@ -150,6 +154,9 @@ def forget_everything(lab: Lab) -> None:
         for cluster in management.api.get(CLUSTERS)["items"]:
             strip(management, f"{CLUSTERS}/{cluster['metadata']['name']}", cluster)
             delete(management, f"{CLUSTERS}/{cluster['metadata']['name']}")
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+    for lease in management.api.get(leases)["items"]:
+        delete(management, f"{leases}/{lease['metadata']['name']}")
     for secret in management.api.get(f"/api/v1/namespaces/{NAMESPACE}/secrets")["items"]:
         if secret["type"] == "Opaque":  # helm keeps its releases in others
             delete(management, f"/api/v1/namespaces/{NAMESPACE}/secrets/{secret['metadata']['name']}")

@@ -267,8 +267,8 @@ def test_too_old_a_server_is_refused(helm_program: Path) -> None:
 
 def test_one_replica_without_election_never_overlaps_the_next(helm_program: Path) -> None:
     strategy = only(render(helm_program, values=ALONE), "Deployment")["spec"]["strategy"]
-    assert strategy == {"type": "Recreate", "rollingUpdate": None}
-    assert only(render(helm_program), "Deployment")["spec"]["strategy"] == {"type": "RollingUpdate"}
+    assert strategy == {"type": "Recreate"}
+    assert only(render(helm_program), "Deployment")["spec"]["strategy"]["type"] == "RollingUpdate"
 
 
 def test_by_default_a_second_replica_waits_on_another_node_and_drains_leave_one(helm_program: Path) -> None:
