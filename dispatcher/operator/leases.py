@@ -28,6 +28,7 @@ from dispatcher.operator.lease_record import LeaseRecord, read_lease
 
 logger = logging.getLogger(__name__)
 
+NOT_LOOKED = "the Leases have not been read yet"
 FIRST_GO = 3
 """Retry periods that a shard which was handed over is left to the replica that wanted it."""
 
@@ -110,8 +111,9 @@ class Leases:
         self._runs_out: dict[int, float] = {}
         self._stopping = False
         self._started = False
+        self._deserted_since: float | None = None
         self._trouble = ""
-        self.standing_by = ""
+        self.standing_by = NOT_LOOKED
         """Why this replica takes no Lease; empty when it may."""
         self.primary = asyncio.Event()
         """Set while shard 0 is ours: what there is only one of runs with it."""
@@ -253,26 +255,38 @@ class Leases:
         """Jobs are divided by one number of shards at a time: the one agreed on shard 0's Lease.
 
         A replica that starts puts its own there. Those with another number see it at their next look, hand all
-        they hold over and stand by. Nothing is taken while somebody holds a Lease under another number.
+        they hold over and stand by. Nothing is acted on while somebody holds a Lease under another number.
         """
         first = records.get(0)
         if first is None:
+            self._stand_by("")
             return True
-        foreign = any(
-            self._is_live(shard, record) and record.shards != self.shards for shard, record in records.items()
-        )
         if first.agreed_shards == self.shards:
             self._started = True
+            foreign = self._is_divided_otherwise(records)
             self._stand_by("the Leases of another number of --shards are still held" if foreign else "")
             return not foreign
-        if not self._started or not foreign:
+        if not self._started or self._is_deserted(records):
             self._started = (await self._put(0, lease_record.recounted(first, self.shards))).ok
             return False
         self._stand_by(f"another replica was started with --shards {first.agreed_shards}")
         return False
 
+    def _is_divided_otherwise(self, records: dict[int, LeaseRecord]) -> bool:
+        return any(
+            self._is_live(shard, record) and record.shards != self.shards for shard, record in records.items()
+        )
+
+    def _is_deserted(self, records: dict[int, LeaseRecord]) -> bool:
+        """Whether nobody has held any Lease for so long that those who agreed on that number must be gone."""
+        if self._held or any(self._is_live(shard, record) for shard, record in records.items()):
+            self._deserted_since = None
+        elif self._deserted_since is None:
+            self._deserted_since = uptime()
+        return self._deserted_since is not None and uptime() - self._deserted_since >= self._times.duration
+
     def _stand_by(self, why: str) -> None:
-        if why and why != self.standing_by:
+        if why not in ("", self.standing_by):
             logger.warning("takes no Lease", extra={"reason": why})
         self.standing_by = why
 
@@ -312,6 +326,7 @@ class Leases:
         if reply.outcome is Outcome.ALREADY_EXISTS:
             return True
         if self._told(reply, "the Lease cannot be created"):
+            self._started = self._started or shard == 0
             self._take(shard, sent)
         return False
 
@@ -355,14 +370,9 @@ class Leases:
 
     async def _begin(self, shard: int, held: _Held) -> None:
         await self._prepare(shard)
-        # A number of shards that was agreed before the Lease became ours is seen by this look.
-        records = await self._look()
-        while records is None:
+        # What others took, or agreed on, before the Lease became ours is seen by this look.
+        while not self._may_open(await self._look()):  # noqa: ASYNC110 - the API server tells it
             await asyncio.sleep(self._times.retry_period)
-            records = await self._look()
-        first = records.get(0)
-        if first is not None and first.agreed_shards != self.shards:
-            return  # the next turn hands it over
         if self._held.get(shard) is held and not held.leaving and not self._stopping:
             held.open = True
             if shard == 0:
@@ -370,6 +380,14 @@ class Leases:
                 self.primary.set()
             logger.info("acts on the shard's Jobs", extra={"shard": shard})
             self._woken(shard)
+
+    def _may_open(self, records: dict[int, LeaseRecord] | None) -> bool:
+        if records is None:
+            return False
+        self._observe(records)
+        first = records.get(0)
+        agreed = first is None or first.agreed_shards == self.shards
+        return agreed and not self._is_divided_otherwise(records)
 
     def _lose(self, shard: int, record: LeaseRecord | None) -> NoReturn:
         self._held.pop(shard).open = False
