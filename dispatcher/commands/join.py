@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from dispatcher.commands import joining, worker_account
+from dispatcher.commands.account_ownership import is_ours
 from dispatcher.commands.job_events import VIEW
 from dispatcher.commands.joining import WorkerAdministrator
 from dispatcher.commands.management import WORKER_CLUSTERS, ManagementCluster
@@ -77,7 +78,8 @@ def join(
     """Register a worker cluster.
 
     Makes the dispatcher's account on the worker with the few rights it needs, puts a kubeconfig with a token of it into
-    a Secret, makes the WorkerCluster, and waits until it is Ready. May be run again at any time.
+    a Secret, makes the WorkerCluster, and waits until it is Ready. May be run again at any time. An account that a
+    chart or somebody else keeps is used as it is, with the rights that it has there.
 
     For GitOps, keep what `--dry-run -o yaml` shows; the Secret in it has no data, which `kubectl dispatch rotate` puts
     in and the dispatcher renews.
@@ -104,11 +106,21 @@ def join(
     worker.kubeconfig(name, "")  # refusals before anything is made
     worker.warn_of_loopback()
     if not existing_account:
+        asked_for = view is not None
         if view is None:
             view = _serves_view(management)
-        worker.make_account(_features(view))
-        reads = ", and may read pods, logs and Events there" if view else ""
-        click.echo(f"account {worker.namespace}/{worker.account} is on the worker cluster{reads}")
+        if manager := worker.make_account(_features(view)):
+            if asked_for:
+                raise ClusterSaysNo(
+                    f"account {worker.namespace}/{worker.account} on the worker is kept by {manager}: its rights are "
+                    "set there (view.enabled of the chart job-dispatcher-worker), not by --view or --no-view"
+                )
+            click.echo(
+                f"account {worker.namespace}/{worker.account} on the worker cluster is kept by {manager}: used as it is"
+            )
+        else:
+            reads = ", and may read pods, logs and Events there" if view else ""
+            click.echo(f"account {worker.namespace}/{worker.account} is on the worker cluster{reads}")
     kubeconfig = worker.kubeconfig(name, worker.new_token(token_duration))
     secret = joining.secret_manifest(name, management.namespace, kubeconfig)
     management.apply(joining.object_path(secret), secret)
@@ -158,7 +170,7 @@ def _check(management: ManagementCluster, worker: WorkerAdministrator, name: str
         if other != name and known == uid:
             raise ClusterSaysNo(f"this cluster is joined already, as WorkerCluster {other}")
     secret = joining.read_secret(management, name)
-    if secret is not None and not joining.is_ours(secret):
+    if secret is not None and not is_ours(secret):
         raise ClusterSaysNo(
             f"Secret {management.namespace}/{name} was not made by `kubectl dispatch join`: choose another name, or "
             "delete it"

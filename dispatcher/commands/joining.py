@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from dispatcher.commands.account_ownership import MANAGER, MANAGER_LABEL, lessened, look
 from dispatcher.commands.completing import complete_contexts
 from dispatcher.commands.connection import Connection, resource_path
 from dispatcher.commands.durations import DURATION
@@ -22,8 +23,6 @@ from dispatcher.core.names import TOKEN_RENEWAL_ENABLED, TOKEN_RENEWAL_LABEL
 
 NAMESPACE: Final = "job-dispatcher"
 """Of the dispatcher, and of its account on a worker, unless told otherwise."""
-MANAGER_LABEL: Final = "app.kubernetes.io/managed-by"
-MANAGER: Final = "kubectl-dispatch"
 KEY: Final = "kubeconfig"
 SHORTEST_TOKEN: Final = 600.0
 """Seconds; the API server refuses less."""
@@ -70,10 +69,36 @@ class WorkerAdministrator(Connection):
         """Which cluster it is: the UID of its kube-system namespace."""
         return cluster_uid(self)
 
-    def make_account(self, features: Sequence[str] = FEATURES) -> None:
-        """Namespace, ServiceAccount, roles and bindings: made, or brought in line."""
-        for manifest in self.account_objects(features):
+    def make_account(self, features: Sequence[str] = FEATURES) -> str:
+        """Namespace, ServiceAccount, roles and bindings: made, or brought in line if these commands made them.
+
+        Returns who keeps the account, where that is somebody else: it is left as it is then. Empty: it is in line.
+        Raises ClusterSaysNo where only a role or binding of its name is somebody else's.
+        """
+        objects = self.account_objects(features)
+        found = look(self, {object_path(manifest): manifest for manifest in objects})
+        if found.manager:
+            return found.manager
+        if lost := lessened(found.existing, objects):
+            click.echo(
+                f"Warning: the account on the worker had more rights and loses: {'; '.join(lost)}", err=True
+            )
+        for manifest in objects:
             self.apply(object_path(manifest), manifest)
+        return ""
+
+    def remove_account(self) -> str:
+        """Delete what :meth:`make_account` makes, but for the namespace. Returns who keeps the account, where that is
+        somebody else: it is left as it is then.
+        """
+        objects = {object_path(manifest): manifest for manifest in self.account_objects()}
+        found = look(self, objects)
+        if found.manager:
+            return found.manager
+        for path, manifest in reversed(objects.items()):
+            if manifest["kind"] != "Namespace" and self.find(path) is not None:
+                self.delete(path)
+        return ""
 
     def account_objects(self, features: Sequence[str] = FEATURES) -> list[Manifest]:
         """What :meth:`make_account` applies. ``features``: whose rights (``worker_account``)."""
@@ -176,11 +201,6 @@ def secret_manifest(name: str, namespace: str, kubeconfig: str | None) -> Manife
 def read_secret(management: ManagementCluster, name: str) -> Manifest | None:
     """A Secret in the dispatcher's namespace."""
     return management.find(resource_path("v1", "secrets", namespace=management.namespace, name=name))
-
-
-def is_ours(secret: Manifest) -> bool:
-    """Whether these commands made it."""
-    return bool((secret["metadata"].get("labels") or {}).get(MANAGER_LABEL) == MANAGER)
 
 
 def secret_name(cluster: Manifest) -> str:

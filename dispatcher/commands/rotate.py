@@ -3,6 +3,7 @@
 import click
 
 from dispatcher.commands import joining
+from dispatcher.commands.account_ownership import is_ours
 from dispatcher.commands.completing import complete_clusters
 from dispatcher.commands.connection import Connection, resource_path
 from dispatcher.commands.joining import WorkerAdministrator
@@ -54,7 +55,7 @@ def rotate(
             f"the worker's context leads to another cluster (UID {uid}) than {name} (UID {known})"
         )
     secret = joining.read_secret(management, secret_name)
-    if secret is not None and not joining.is_ours(secret):
+    if secret is not None and not is_ours(secret):
         raise ClusterSaysNo(
             f"Secret {management.namespace}/{secret_name} was not made by `kubectl dispatch join`: "
             "whoever made it has to renew it"

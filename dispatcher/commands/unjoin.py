@@ -5,6 +5,7 @@ import time
 import click
 
 from dispatcher.commands import joining
+from dispatcher.commands.account_ownership import is_ours
 from dispatcher.commands.completing import complete_clusters
 from dispatcher.commands.connection import resource_path
 from dispatcher.commands.joining import WorkerAdministrator
@@ -63,7 +64,7 @@ def unjoin(
     click.echo(f"workercluster.jobdispatcher.io/{name} unjoined")
     secret_name = joining.secret_name(cluster)
     secret = joining.read_secret(management, secret_name) if secret_name else None
-    if secret is not None and joining.is_ours(secret):
+    if secret is not None and is_ours(secret):
         path = resource_path("v1", "secrets", namespace=management.namespace, name=secret_name)
         management.delete(path)
         click.echo(f"secret/{secret_name} deleted")
@@ -72,11 +73,14 @@ def unjoin(
             "its account is still on the worker cluster; --worker-context NAME removes it too", err=True
         )
         return
-    for manifest in reversed(worker.account_objects()):
-        path = joining.object_path(manifest)
-        if manifest["kind"] != "Namespace" and worker.find(path) is not None:
-            worker.delete(path)
-    click.echo(f"account {worker.namespace}/{worker.account} deleted on the worker cluster")
+    if manager := worker.remove_account():
+        click.echo(
+            f"account {worker.namespace}/{worker.account} on the worker cluster is kept by {manager}, not by these "
+            "commands: take it away there",
+            err=True,
+        )
+    else:
+        click.echo(f"account {worker.namespace}/{worker.account} deleted on the worker cluster")
 
 
 def _wait_until_gone(management: ManagementCluster, name: str, timeout: float) -> None:

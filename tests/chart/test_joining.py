@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from dispatcher.clusters.account_token import AccountToken, read_token, token_in
 from dispatcher.commands import kubectl
+from dispatcher.commands.worker_account import account_manifests
 from dispatcher.core import names
 from hack.generate.files import CHARTS
 from hack.lab import Lab, Plane
@@ -21,7 +22,13 @@ from tests.chart.installation import CLUSTERS, Installation, delete, find, forge
 pytestmark = pytest.mark.lab
 
 ACCOUNT = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/job-dispatcher"
-ROLE = "/apis/rbac.authorization.k8s.io/v1/clusterroles/job-dispatcher"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+ROLE = f"{RBAC}/clusterroles/job-dispatcher"
+OTHERS = (
+    f"{RBAC}/clusterrolebindings/job-dispatcher",
+    f"{RBAC}/namespaces/{NAMESPACE}/roles/job-dispatcher",
+    f"{RBAC}/namespaces/{NAMESPACE}/rolebindings/job-dispatcher",
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +55,7 @@ def clean(release: Installation) -> Iterator[None]:
     yield
     forget_everything(release.lab)
     for worker in release.lab.workers:
-        for path in (ACCOUNT, ROLE):
+        for path in (ACCOUNT, ROLE, *OTHERS):
             delete(worker, path)
 
 
@@ -217,6 +224,43 @@ def test_an_existing_account_is_used_as_it_is(release: Installation, controller:
     assert "is ready" in release.join(worker, "--existing-account")
     assert worker.api.get(ACCOUNT)["metadata"]["uid"] == before["uid"]
     assert worker.api.get(ACCOUNT)["metadata"]["labels"] == before["labels"]
+
+
+def test_the_account_of_a_chart_keeps_its_rights(release: Installation, controller: Controller) -> None:
+    """join, with nothing said about the account, and unjoin leave alone what they did not make."""
+    worker = release.lab.worker(1)
+    features = ("core", "tokenRenewal", "nodes")
+    for manifest in account_manifests(
+        namespace=NAMESPACE, account="job-dispatcher", features=features, manager="Helm"
+    ):
+        worker.api.apply(manifest)
+    before = worker.api.get(ROLE)
+    assert "view.enabled of the chart job-dispatcher-worker" in joined(release, "--view")
+    output = release.join(worker)
+    assert (
+        "account job-dispatcher/job-dispatcher on the worker cluster is kept by Helm: used as it is" in output
+    )
+    assert worker.api.get(ROLE)["rules"] == before["rules"]
+    assert worker.api.get(ROLE)["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    done = release.dispatch("unjoin", "worker-1", "--worker-kubeconfig", worker.kubeconfig)
+    assert done.returncode == 0, done.stderr
+    assert "is kept by Helm, not by these commands" in done.stderr
+    assert worker.api.get(ROLE)["rules"] == before["rules"]
+    # Only a role is somebody else's: it is not written over, and nothing else is made.
+    delete(worker, ACCOUNT)
+    assert "not overwritten on the worker: ClusterRole job-dispatcher (Helm)" in joined(release)
+    assert find(worker, ACCOUNT) is None
+
+
+def test_join_says_which_rights_its_own_account_loses(release: Installation, controller: Controller) -> None:
+    worker = release.lab.worker(1)
+    release.join(worker, "--view")
+    arguments = ("join", "worker-1", "--worker-kubeconfig", worker.kubeconfig, "--no-view")
+    done = release.dispatch(*arguments)
+    assert done.returncode == 0, done.stderr
+    lost = "the account on the worker had more rights and loses: list events; get, list pods; get pods/log"
+    assert lost in done.stderr
+    assert "loses" not in release.dispatch(*arguments).stderr
 
 
 def test_what_cannot_work_is_refused_before_anything_is_made(release: Installation) -> None:
