@@ -223,7 +223,9 @@ class Executor:
         return not pending
 
     async def _write_job(self, key: Key, action: WriteJob) -> bool:
-        with self._sends(action.manifest["metadata"]["uid"], "status") as number:
+        metadata = action.manifest["metadata"]
+        held = names.FINALIZER in metadata.get("finalizers", ())
+        with self._sends(metadata["uid"], "status" if held else "finalizer") as number:
             reply = await requests.replace_job_status(self._management, key[0], key[1], dict(action.manifest))
         self._crash.after(number)
         if reply.reason == LEASE_LOST:

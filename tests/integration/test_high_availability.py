@@ -67,11 +67,12 @@ async def end(*controllers: Controller) -> None:
         await asyncio.to_thread(controller.stop)
 
 
-async def dispatch(planes: Planes, name: str, managed_by: str) -> None:
+async def dispatch(planes: Planes, name: str, managed_by: str, *, script: Any = None) -> None:
     job = make_job(
         name,
         managed_by=managed_by,
         namespace=NAMESPACE,
+        script=script,
         parallelism=2,
         completions=COMPLETIONS,
         completionMode="Indexed",
@@ -121,16 +122,26 @@ async def paused_and_woken(lab: Lab, planes: Planes, at: str, wake: str) -> None
         await until(leads(first), what="the first leads")
         second = await start(lab, managed_by, *QUICK)
         await dispatch(planes, name, managed_by)
-        if at.startswith("delete"):
+        deleted = at.startswith(("delete", "finalizer"))
+        if deleted:
             await planes.job_when(name, is_complete)
             await planes.delete(name)
         await until(lambda: first.is_paused, what=f"pause at {at}")
         await until(leads(second), what="the takeover")
         if wake == "early":
             first.resume()
-        if not at.startswith("delete"):
+        if not deleted:
             await check_completed(planes, await planes.job_when(name, is_complete))
         await remove(planes, name)
+        if at.startswith("finalizer"):  # what it sends now is about a Job that is gone; this one has its name
+            await dispatch(planes, name, managed_by)
+            await planes.job_when(name, is_dispatched)
+            first.resume()
+            await check_completed(planes, await planes.job_when(name, is_complete))
+            await until(lambda: not first.is_running, what="the end of the one that lost the Lease")
+            again = await planes.job_when(name, is_complete)
+            assert names.FINALIZER in again["metadata"]["finalizers"], "it is held by its own"
+            await remove(planes, name)
         first.resume()
         await until(lambda: not first.is_running, what="the end of the one that lost the Lease")
         assert second.metric(LEADER) == 1
@@ -153,13 +164,13 @@ async def no_mirror_stays(planes: Planes, name: str) -> None:
             await asyncio.sleep(0.05)
 
 
-KINDS = ("status#1", "create#1", "seed#1", "patch#1", "status#2", "delete#1")
+KINDS = ("status#1", "create#1", "seed#1", "patch#1", "status#2", "delete#1", "finalizer#1")
 
 
 @pytest.mark.parametrize("wake", ["early", "late"])
 async def test_a_write_that_is_sent_much_too_late_does_no_harm(lab: Lab, planes: Planes, wake: str) -> None:
     """Paused after the last question whether it may write: the write goes out when it wakes up."""
-    for group in (KINDS[:3], KINDS[3:]):
+    for group in (KINDS[:4], KINDS[4:]):
         await asyncio.gather(*(paused_and_woken(lab, planes, f"{kind}:sending", wake) for kind in group))
 
 
@@ -250,3 +261,57 @@ async def test_shards_are_held_evenly_and_handed_over_with_nothing_written_twice
         assert "job_dispatcher_status_writes_rejected_total{" not in second.metrics()
     finally:
         await end(first, *([second] if second is not None else []))
+
+
+async def test_another_number_of_shards_by_a_rolling_update_while_jobs_run(lab: Lab, planes: Planes) -> None:
+    """Those with the new number come one by one; each old one goes when the new one beside it is ready."""
+    managed_by = "jobdispatcher.io/reshard"
+    before, after = 2, 3
+    job_names: list[str] = []
+    running: list[Controller] = []
+
+    async def begin(shards: int) -> Controller:
+        running.append(await start(lab, managed_by, *QUICK, f"--shards={shards}"))
+        return running[-1]
+
+    async def some_jobs() -> None:
+        for _ in range(3):
+            job_names.append(f"reshard-{len(job_names)}")
+            await dispatch(planes, job_names[-1], managed_by, script=[{"after": "3s", "exit": 0}])
+
+    def held(controller: Controller) -> int:
+        return sum(controller.metric(f'job_dispatcher_leader{{shard="{n}"}}') == 1 for n in range(after))
+
+    try:
+        old = [await begin(before)]
+        await until(lambda: held(old[0]) == before, what="the first holds all")
+        old.append(await begin(before))
+        await until(lambda: [held(it) for it in old] == [1, 1], what="an even share")
+        await some_jobs()
+        for number, replica in enumerate(old):
+            starting = asyncio.create_task(begin(after))
+            await some_jobs()  # while all of them change hands
+            new = await starting
+            await until(lambda new=new: held(new) > 0, what="a new one acts")  # type: ignore[misc]
+            assert not any(held(it) for it in old[number:]), "those with the old number stand by"
+            await some_jobs()
+            await asyncio.to_thread(replica.stop)
+        new_ones = running[len(old) :]
+        await until(
+            lambda: sorted(held(it) for it in new_ones) == [1, 2], what="an even share of the new ones"
+        )
+        await some_jobs()
+        uids = []
+        for name in job_names:
+            job = await planes.job_when(name, is_complete)
+            await check_completed(planes, job)
+            uids.append(job["metadata"]["uid"])
+        for name in job_names:
+            await planes.delete(name)
+        for name in job_names:
+            await planes.job_when(name, lambda job: job is None)
+        assert not [mirror for uid in uids for mirror in await planes.mirrors(uid)]
+        for controller in new_ones:
+            assert "job_dispatcher_status_writes_rejected_total{" not in controller.metrics()
+    finally:
+        await end(*running)
