@@ -69,7 +69,8 @@ class NoProgress(kopf.ProgressStorage):
 
 def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
     """The client's credentials in kopf's form."""
-    token = (configuration.api_key or {}).get("BearerToken", "")
+    # "Bearer TOKEN" of a kubeconfig, "bearer TOKEN" of a pod's account.
+    token = (configuration.api_key or {}).get("BearerToken", "").rpartition(" ")[2]
     return kopf.ConnectionInfo(
         server=configuration.host,
         ca_path=configuration.ssl_ca_cert,
@@ -78,7 +79,7 @@ def connection_info(configuration: Configuration) -> kopf.ConnectionInfo:
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
         scheme="Bearer" if token else None,
-        token=token.removeprefix("Bearer ") or None,
+        token=token or None,
     )
 
 

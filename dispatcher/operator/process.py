@@ -8,7 +8,7 @@ import socket
 import ssl
 import uuid
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -422,6 +422,8 @@ class Dispatcher:
                 settings=management.kopf_settings(),
                 clusterwide=True,
                 standalone=True,
+                # By itself kopf asks for the user's name, and in a container the user has none.
+                identity=cast(Any, "job-dispatcher"),
                 stop_flag=self.stop,
                 ready_flag=ready,
             )
