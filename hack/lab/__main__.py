@@ -64,16 +64,29 @@ def main() -> None:
     show_default=True,
     help="Nodes: fake ones; a real one on each worker (Linux, root; installs Debian's packages); none.",
 )
+@click.option(
+    "--management-node",
+    is_flag=True,
+    help="With --nodes kubelet: a real node on the management plane too; Deployments then work there.",
+)
 @version_option
 @click.option("--bare", is_flag=True, help="Planes only: no CRDs, no accounts, no WorkerClusters.")
-def up(*, workers: int, folder: Path, nodes: str, kubernetes_version: str, bare: bool) -> None:
+def up(
+    *, workers: int, folder: Path, nodes: str, management_node: bool, kubernetes_version: str, bare: bool
+) -> None:
     """Start a lab and wait until Jobs can run on it.
 
     A healthy lab with the same options is left as it is.
     """
     _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     lab = Lab.up(
-        folder, workers=workers, nodes=nodes, kubernetes_version=kubernetes_version, bare=bare, report=say
+        folder,
+        workers=workers,
+        nodes=nodes,
+        management_node=management_node,
+        kubernetes_version=kubernetes_version,
+        bare=bare,
+        report=say,
     )
     for plane in lab.planes:
         click.echo(f"{plane.name:<12} {plane.url}   {plane.kubeconfig}")

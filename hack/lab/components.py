@@ -38,6 +38,9 @@ CONTROLLERS = (
     "validatingadmissionpolicy-status-controller",
 )
 
+# What Deployments need, and the API server to find their pods behind a Service.
+DEPLOYMENT_CONTROLLERS = ("deployment-controller", "endpointslice-controller", "replicaset-controller")
+
 # Who wrote what, at the metadata level. Left out: probes, and what the plane's own parts only read.
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
@@ -145,8 +148,14 @@ def etcd(files: PlaneFiles, binaries: Binaries, *, port: int, peer_port: int, ve
     return Launch("etcd", _line(binaries.etcd, flags), port, version, "/readyz")
 
 
-def apiserver(files: PlaneFiles, binaries: Binaries, *, port: int, etcd_port: int) -> Launch:
-    """The API server as kubeadm and kind set it up, so that everything that works there works here."""
+def apiserver(
+    files: PlaneFiles, binaries: Binaries, *, port: int, etcd_port: int, routes_to_endpoints: bool = False
+) -> Launch:
+    """The API server as kubeadm and kind set it up, so that everything that works there works here.
+
+    `routes_to_endpoints`: it calls the pods behind a Service, not its address, which leads nowhere without kube-proxy.
+    It then calls no ExternalName any more.
+    """
     certificates = files.certificates
     policy = files.folder / "audit-policy.json"
     policy.write_text(json.dumps(AUDIT_POLICY, indent=2))
@@ -181,6 +190,7 @@ def apiserver(files: PlaneFiles, binaries: Binaries, *, port: int, etcd_port: in
         "kubelet-client-key": certificates.kubelet_client.key,
         "kubelet-preferred-address-types": "InternalIP",
         "allow-privileged": "true",
+        "enable-aggregator-routing": str(routes_to_endpoints).lower(),
         "max-requests-inflight": 2000,
         "max-mutating-requests-inflight": 1000,
         "audit-policy-file": policy,
@@ -190,12 +200,14 @@ def apiserver(files: PlaneFiles, binaries: Binaries, *, port: int, etcd_port: in
     return Launch("kube-apiserver", _line(binaries.kube_apiserver, flags), port, version, "/readyz")
 
 
-def controller_manager(files: PlaneFiles, binaries: Binaries, *, port: int) -> Launch:
+def controller_manager(
+    files: PlaneFiles, binaries: Binaries, *, port: int, deployments: bool = False
+) -> Launch:
     """The built-in controllers that Jobs, their pods, namespaces and accounts need."""
     certificates = files.certificates
     flags = {
         "kubeconfig": files.controller_manager_kubeconfig,
-        "controllers": ",".join(CONTROLLERS),
+        "controllers": ",".join([*CONTROLLERS, *(DEPLOYMENT_CONTROLLERS if deployments else ())]),
         "use-service-account-credentials": "true",
         "service-account-private-key-file": certificates.service_account.key,
         "root-ca-file": certificates.authority,

@@ -23,7 +23,8 @@ from hack.lab.state import JSON, StateFile
 
 DEFAULT_FOLDER = Path(".lab")
 MANAGEMENT = "management"
-# Nodes of kwok on the management plane and on each worker. With "kubelet", each worker has one real node.
+# Nodes of kwok on the management plane and on each worker. With "kubelet", each worker has one real node, and the
+# management plane too where it is asked for.
 NODES = {"kwok": (1, 3), "kubelet": (0, 0), "none": (0, 0)}
 
 Report = Callable[[str], None]
@@ -51,6 +52,7 @@ class Lab:
         *,
         workers: int = 2,
         nodes: str = "kwok",
+        management_node: bool = False,
         kubernetes_version: str = DEFAULT_KUBERNETES,
         bare: bool = False,
         report: Report = _quiet,
@@ -58,7 +60,8 @@ class Lab:
         """Starts a lab and waits until Jobs can run on it.
 
         A healthy lab of the same kind in `folder` is taken as it is; the remains of one that does not run any more are
-        removed. What fails or is interrupted leaves nothing running.
+        removed. What fails or is interrupted leaves nothing running. `management_node`: with real nodes, one on the
+        management plane too, where Deployments then work.
 
         Raises LabError, ComponentFailed, BuildFailed.
         """
@@ -66,6 +69,7 @@ class Lab:
         wanted = {
             "workers": workers,
             "nodes": nodes,
+            "managementNode": management_node,
             "kubernetesVersion": kubernetes_version.removeprefix("v"),
             "bare": bare,
         }
@@ -73,8 +77,11 @@ class Lab:
             return lab
         if nodes not in NODES:
             raise LabError(f"no nodes of the kind {nodes!r}: there are {', '.join(NODES)}")
+        if management_node and nodes != "kubelet":
+            raise LabError("a node of the management plane's own is a real one: it goes with --nodes kubelet")
         if nodes == "kubelet":
-            _make_possible(lab.folder, report)
+            count = workers + management_node
+            _make_possible(lab.folder, report, instances=support.instances(planes=1 + workers, nodes=count))
         binaries = provide(kubernetes_version, report=report)
         kubelet = provide_kubelet(kubernetes_version, report=report) if nodes == "kubelet" else None
         begin = time.monotonic()
@@ -88,7 +95,7 @@ class Lab:
                 {**wanted, "ready": False, "planes": {name: {"components": {}} for name in names}}
             )
             try:
-                lab._start(binaries, kubelet, nodes=nodes, bare=bare, report=report)
+                lab._start(binaries, kubelet, report=report)
             except BaseException:
                 report("stopping what was started")
                 lab._remove()
@@ -204,7 +211,7 @@ class Lab:
         if len(alive) < len(rows):
             dead = ", ".join(f"{row['plane']}: {row['component']}" for row in rows if not row["alive"])
             raise LabError(f"a lab runs in {self.folder}, but not all of it ({dead}): {advice}")
-        different = [f"{key} {known[key]}" for key in wanted if known[key] != wanted[key]]
+        different = [f"{key} {known.get(key)}" for key in wanted if known.get(key) != wanted[key]]
         if different:
             raise LabError(f"another lab runs in {self.folder} ({', '.join(different)}): {advice}")
         report(f"runs already in {self.folder}")
@@ -232,13 +239,13 @@ class Lab:
             )
         self.folder.chmod(0o700)
 
-    def _start(
-        self, binaries: Binaries, kubelet: Path | None, *, nodes: str, bare: bool, report: Report
-    ) -> None:
+    def _start(self, binaries: Binaries, kubelet: Path | None, *, report: Report) -> None:
+        known = self._state.read()
+        bare, with_node = known["bare"], known["managementNode"]
         self._link_commands(binaries)
         said = subprocess.run([binaries.etcd, "--version"], capture_output=True, text=True, check=True).stdout
         etcd_version = said.splitlines()[0].removeprefix("etcd Version:").strip()
-        management_nodes, worker_nodes = NODES[nodes]
+        management_nodes, worker_nodes = NODES[known["nodes"]]
         real = None if kubelet is None else self._real(kubelet, binaries.kubernetes_version, report)
         cancel = threading.Event()
 
@@ -248,7 +255,8 @@ class Lab:
                 binaries,
                 etcd_version=etcd_version,
                 node_count=management_nodes if is_management else worker_nodes,
-                kubelet=None if is_management else real,
+                kubelet=real if with_node or not is_management else None,
+                deployments=is_management and with_node,
                 report=report,
                 cancel=cancel,
             )
@@ -304,12 +312,12 @@ class Lab:
         machine.clear(self.folder)
 
 
-def _make_possible(folder: Path, report: Report) -> None:
+def _make_possible(folder: Path, report: Report, *, instances: int) -> None:
     """Installs what real nodes need, where that may be.
 
     Raises LabError when they cannot run here.
     """
-    obstacle = support.make_possible(report)
+    obstacle = support.make_possible(report, instances=instances)
     covered = [top for top in support.COVERED if folder.is_relative_to(top.resolve())]
     if obstacle is None and covered:
         obstacle = (

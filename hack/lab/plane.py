@@ -15,7 +15,9 @@ from hack.lab.binaries import Binaries
 from hack.lab.component import READY_SECONDS, Cancelled, Component, ComponentFailed, PortTaken
 from hack.lab.components import Launch, PlaneFiles
 from hack.lab.kubelet import node as real_node
-from hack.lab.kubelet.node import Kubelet, Place
+from hack.lab.kubelet import support
+from hack.lab.kubelet.images import Image, write_archive
+from hack.lab.kubelet.node import Kubelet, Place, load
 from hack.lab.state import StateFile
 
 # A kubelet ends when containerd is not there yet, and counts on an init system to start it again.
@@ -101,6 +103,11 @@ class Plane:
         return self._component("node")
 
     @property
+    def has_real_node(self) -> bool:
+        """Whether its pods truly run."""
+        return "kubelet" in self._state.read()["planes"][self.name]["components"]
+
+    @property
     def containerd(self) -> Component:
         """What runs the pods of the plane's real node."""
         return self._component("containerd")
@@ -115,12 +122,14 @@ class Plane:
         etcd_version: str,
         node_count: int,
         kubelet: Kubelet | None,
+        deployments: bool = False,
         report: Callable[[str], None],
         cancel: threading.Event,
     ) -> None:
         """Makes certificates, starts everything and waits until a Job's pod could be created and scheduled.
 
-        `node_count` nodes of kwok, or with a `kubelet` (then `node_count` is 0) one real node.
+        `node_count` nodes of kwok, or with a `kubelet` (then `node_count` is 0) one real node. `deployments`:
+        Deployments work, and the API server's own calls to the Services of their pods.
 
         Raises ComponentFailed, MachineError, or Cancelled once `cancel` is set.
         """
@@ -139,7 +148,10 @@ class Plane:
         def apiserver() -> Launch:
             etcd_port = self.etcd.port
             assert etcd_port is not None
-            return components.apiserver(files, binaries, port=ports.pick(1)[0], etcd_port=etcd_port)
+            port = ports.pick(1)[0]
+            return components.apiserver(
+                files, binaries, port=port, etcd_port=etcd_port, routes_to_endpoints=deployments
+            )
 
         self._start([etcd], cancel)
         self._start([apiserver], cancel)
@@ -147,7 +159,9 @@ class Plane:
         report(f"{self.name}: API server ready after {time.monotonic() - begin:.1f} s")
 
         rest: list[Callable[[], Launch]] = [
-            lambda: components.controller_manager(files, binaries, port=ports.pick(1)[0]),
+            lambda: components.controller_manager(
+                files, binaries, port=ports.pick(1)[0], deployments=deployments
+            ),
             lambda: components.scheduler(files, binaries, port=ports.pick(1)[0]),
         ]
         if node_count:
@@ -172,8 +186,20 @@ class Plane:
         for component in self.components:
             if not component.is_running():
                 component.start()
-        if any(component.name == "kubelet" for component in self.components):
+        if self.has_real_node:
             self._wait_for_real_node(threading.Event())
+
+    def load_images(self, images: Sequence[Image]) -> None:
+        """Gives images to the plane's real node, beside those that it has.
+
+        Raises ComponentFailed.
+        """
+        holder = self.node.pid
+        assert holder is not None
+        archive = self.folder / "node" / "more-images.tar"
+        write_archive(archive, images)
+        load(archive, support.programs(), holder=holder, snapshotter=support.snapshotter(self._state.folder))
+        archive.unlink()
 
     def _start(self, builders: Sequence[Callable[[], Launch]], cancel: threading.Event) -> None:
         """Starts all, then waits for all; a builder is asked anew when its port was taken meanwhile."""

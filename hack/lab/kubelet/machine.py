@@ -76,18 +76,20 @@ def end_pods(lab: Path, *, plane: str | None = None) -> None:
 
     Raises TimeoutError.
     """
-    folders = [
-        folder for folder in _cgroups(lab) if plane is None or folder.name == f"{_cgroup_prefix(lab)}{plane}"
-    ]
     end = time.monotonic() + CLEAR_SECONDS
-    while pids := {pid for folder in folders for pid in _pids(folder)}:
-        for folder in folders:
+    while pids := pod_processes(lab, plane=plane):
+        for folder in _cgroups(lab, plane):
             _thaw(folder)
         for pid in pids:
             _kill(pid)
         if time.monotonic() > end:
             raise TimeoutError(f"processes of pods still run after SIGKILL: {sorted(pids)}")
         time.sleep(0.05)
+
+
+def pod_processes(lab: Path, *, plane: str | None = None) -> set[int]:
+    """Ids of all processes in the pods of the lab's nodes (or of one plane's)."""
+    return {pid for folder in _cgroups(lab, plane) for pid in _pids(folder)}
 
 
 def is_claimed(lab: Path) -> bool:
@@ -139,15 +141,15 @@ def _hierarchies() -> list[Path]:
     return [folder for folder in CGROUPS.iterdir() if (folder / "cgroup.procs").exists()]
 
 
-def _cgroups(lab: Path) -> list[Path]:
-    """The lab's cgroups in all hierarchies. Links to them (cpuacct, often) are left out."""
+def _cgroups(lab: Path, plane: str | None = None) -> list[Path]:
+    """The lab's cgroups in all hierarchies, or one plane's. Links to them (cpuacct, often) are left out."""
     if not CGROUPS.is_dir():
         return []
     found = (
         folder
         for root in _hierarchies()
         if not root.is_symlink()
-        for folder in root.glob(f"{_cgroup_prefix(lab)}*")
+        for folder in root.glob(f"{_cgroup_prefix(lab)}{plane or '*'}")
     )
     return list(found)
 

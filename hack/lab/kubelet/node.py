@@ -63,12 +63,9 @@ def bring_up(
     control = launches.inside(programs, pid, [str(programs.ctr), "--address", SOCKET])
     launch = launches.containerd(files, programs, claim=claim, holder=pid, snapshotter=kubelet.snapshotter)
     containerd = _started(add(launch), lambda: _succeeds([*control, "version"]), cancel)
-    _check_loaded(control, containerd)
-    images.write_archive(files.images, busybox=programs.busybox)
-    load = ["-n", "k8s.io", "images", "import", "--snapshotter", kubelet.snapshotter, str(files.images)]
-    done = subprocess.run([*control, *load], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ComponentFailed(f"{place.plane}: containerd does not take the images: {done.stderr.strip()}")
+    _check_serves_kubelets(control, containerd)
+    images.write_archive(files.images, images.own_images(programs.busybox))
+    load(files.images, programs, holder=pid, snapshotter=kubelet.snapshotter)
 
     kubeconfig = files.folder / "kubelet.kubeconfig"
     write_kubeconfig(
@@ -92,6 +89,18 @@ def bring_up(
     add(launch).start()
 
 
+def load(archive: Path, programs: support.Programs, *, holder: int, snapshotter: str) -> None:
+    """Gives the images in `archive` to the node whose namespace the process `holder` holds.
+
+    Raises ComponentFailed.
+    """
+    control = launches.inside(programs, holder, [str(programs.ctr), "--address", SOCKET])
+    take = ["-n", "k8s.io", "images", "import", "--snapshotter", snapshotter, str(archive)]
+    done = subprocess.run([*control, *take], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ComponentFailed(f"containerd does not take the images in {archive}: {done.stderr.strip()}")
+
+
 def answers(node: JSON) -> bool:
     """Whether the kubelet of this Node object takes connections: the object alone says Ready long after its end."""
     addresses = [entry["address"] for entry in node["status"]["addresses"] if entry["type"] == "InternalIP"]
@@ -102,7 +111,7 @@ def answers(node: JSON) -> bool:
     return True
 
 
-def _check_loaded(control: list[str], containerd: Component) -> None:
+def _check_serves_kubelets(control: list[str], containerd: Component) -> None:
     """containerd runs on without the part that a kubelet talks to, should that fail."""
     listed = subprocess.run([*control, "plugins", "list"], capture_output=True, text=True, check=False).stdout
     if any(

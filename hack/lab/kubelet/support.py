@@ -17,8 +17,10 @@ from hack.lab.kubelet.machine import CGROUPS, CONTROLLERS
 
 INSTALL = Path(__file__).resolve().parents[2] / "setup" / "packages"
 OLDEST_CONTAINERD = (1, 6)
-# Of inotify: for three planes about 8 each, for two nodes about 10 each.
-INSTANCES = 48
+# Of inotify, about so many for each.
+PLANE_INSTANCES = 8
+NODE_INSTANCES = 12
+DEFAULT_INSTANCES = 3 * PLANE_INSTANCES + 2 * NODE_INSTANCES  # two workers
 CNI_FOLDERS = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 # Each node covers these with file systems of its own.
 COVERED = (Path("/run"), Path("/var/lib"), Path("/var/log"))
@@ -53,9 +55,17 @@ class Programs:
     containerd_version: str
 
 
-def obstacle() -> str | None:
-    """Why no real node can run here, or None when one can. Nothing is changed but in namespaces that end with it."""
-    return machine_obstacle() or program_obstacle() or _namespace_obstacle() or watch_obstacle(INSTANCES)
+def instances(*, planes: int, nodes: int) -> int:
+    """How many inotify instances a lab takes that has so many real nodes."""
+    return PLANE_INSTANCES * planes + NODE_INSTANCES * nodes
+
+
+def obstacle(needed: int = DEFAULT_INSTANCES) -> str | None:
+    """Why no real nodes can run here, or None when they can. Nothing is changed but in namespaces that end with it.
+
+    `needed`: inotify instances, by default those of two workers.
+    """
+    return machine_obstacle() or program_obstacle() or _namespace_obstacle() or watch_obstacle(needed)
 
 
 def machine_obstacle() -> str | None:
@@ -115,13 +125,13 @@ def missing_packages() -> list[str]:
     return sorted(missing)
 
 
-def make_possible(report: Callable[[str], None]) -> str | None:
+def make_possible(report: Callable[[str], None], *, instances: int = DEFAULT_INSTANCES) -> str | None:
     """Installs the packages that are missing where root has apt-get; then what `obstacle` says."""
     missing = missing_packages()
     if missing and machine_obstacle() is None and shutil.which("apt-get"):
         report(f"installing Debian's packages {' '.join(missing)}")
         subprocess.run([INSTALL, *missing], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    return obstacle()
+    return obstacle(instances)
 
 
 def programs() -> Programs:
