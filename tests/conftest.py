@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from hack.image.archive import assemble
 from hack.lab import Lab
 
 # On a busy machine an example takes longer than the 200 ms that it has by default.
@@ -31,6 +32,23 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     finally:
         if not kept:
             running.down()
+
+
+@pytest.fixture(scope="session")
+def assembled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the image's build stage makes, read-only as in a container. It takes a minute: once for all.
+
+    JOB_DISPATCHER_TEST_ASSEMBLED names a folder that has it from an earlier session.
+    """
+    kept = os.environ.get("JOB_DISPATCHER_TEST_ASSEMBLED")
+    if kept and Path(kept).is_dir():
+        return Path(kept)
+    target = Path(kept) if kept else tmp_path_factory.mktemp("image") / "job-dispatcher"
+    assemble(target)
+    for path in [target, *target.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~0o222 | (0o555 if path.is_dir() else 0o444))
+    return target
 
 
 def pytest_configure() -> None:

@@ -37,7 +37,7 @@ def stand_in(kind: str) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bare_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """One management and two worker control planes that know nothing of the dispatcher.
 

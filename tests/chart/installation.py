@@ -64,8 +64,16 @@ class Installation:
     def install(self, verb: str = "install", **sets: Any) -> str:
         """`helm install`, or `upgrade` with other values; what helm prints."""
         self._sets |= sets
+        return self._apply(verb)
+
+    def install_and_wait(self) -> str:
+        """`helm install`, until its pods are ready."""
+        return self._apply("install", "--wait", "--timeout", "240s")
+
+    def _apply(self, verb: str, *flags: str) -> str:
         arguments: list[str | Path] = [verb, RELEASE, CHARTS / "job-dispatcher"]
         arguments += ["--create-namespace"] if verb == "install" else []
+        arguments += flags
         if self._values:
             arguments += ["--values", self._values]
         for key, value in self._sets.items():

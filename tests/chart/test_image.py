@@ -2,13 +2,13 @@
 
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from hack.image.archive import read_dockerfile
 from hack.lab import Lab
 from tests.chart.installation import Installation, forget_everything
 
@@ -17,25 +17,11 @@ BASE_MEGABYTES = 50
 """Of the base image, unpacked."""
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the image's build stage makes, read-only as in a container."""
-    target = tmp_path_factory.mktemp("image") / "job-dispatcher"
-    python = getattr(sys, "_base_executable", sys.executable)
-    command = ["sh", ROOT / "hack" / "image" / "assemble", python, ROOT, target]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=570)
-    assert done.returncode == 0, done.stderr
-    for path in [target, *target.rglob("*")]:
-        if not path.is_symlink():
-            path.chmod(path.stat().st_mode & ~0o222 | (0o555 if path.is_dir() else 0o444))
-    return target
-
-
-def run(installed: Path, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run(assembled: Path, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """A program of the installation, from another folder, with nothing else on its path."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        [installed / "bin" / program, *arguments],
+        [assembled / "bin" / program, *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -45,23 +31,23 @@ def run(installed: Path, program: str, *arguments: str | Path) -> subprocess.Com
     )
 
 
-def test_it_is_small_and_holds_no_installer(installed: Path) -> None:
-    size = sum(path.lstat().st_size for path in installed.rglob("*"))
+def test_it_is_small_and_holds_no_installer(assembled: Path) -> None:
+    size = sum(path.lstat().st_size for path in assembled.rglob("*"))
     assert size / 1e6 + BASE_MEGABYTES < 150
-    [site] = installed.glob("lib/python3*/site-packages")
+    [site] = assembled.glob("lib/python3*/site-packages")
     names = {path.name.partition("-")[0] for path in site.iterdir()}
     assert names.isdisjoint({"pip", "setuptools", "pytest", "mypy", "ruff"})
 
 
-def test_its_commands_work_without_a_cluster(installed: Path) -> None:
-    done = run(installed, "job-dispatcher", "version")
+def test_its_commands_work_without_a_cluster(assembled: Path) -> None:
+    done = run(assembled, "job-dispatcher", "version")
     assert done.returncode == 0, done.stderr
-    done = run(installed, "job-dispatcher", "run", "--kubeconfig", "/nowhere")
+    done = run(assembled, "job-dispatcher", "run", "--kubeconfig", "/nowhere")
     assert done.returncode == 1
     assert "there is no file /nowhere" in done.stderr
 
 
-def test_join_finds_the_workers_rights_in_it(installed: Path, tmp_path: Path) -> None:
+def test_join_finds_the_workers_rights_in_it(assembled: Path, tmp_path: Path) -> None:
     """They are a file of the worker's chart, linked into the package."""
     kubeconfig = {
         "apiVersion": "v1",
@@ -74,7 +60,7 @@ def test_join_finds_the_workers_rights_in_it(installed: Path, tmp_path: Path) ->
     path = tmp_path / "kubeconfig"
     path.write_text(yaml.safe_dump(kubeconfig))
     arguments: list[str | Path] = ["join", "w", "--worker-kubeconfig", path, "--dry-run", "-o", "yaml"]
-    done = run(installed, "kubectl-dispatch", *arguments)
+    done = run(assembled, "kubectl-dispatch", *arguments)
     assert done.returncode == 0, done.stderr
     assert "ClusterRole" in done.stdout
 
@@ -89,8 +75,8 @@ def release(bare_lab: Lab) -> Iterator[Installation]:
     release.uninstall("--no-hooks")
 
 
-def test_the_controller_in_it_gets_ready(installed: Path, release: Installation) -> None:
-    controller = release.start(program=installed / "bin" / "job-dispatcher")
+def test_the_controller_in_it_gets_ready(assembled: Path, release: Installation) -> None:
+    controller = release.start(program=assembled / "bin" / "job-dispatcher")
     try:
         assert "job_dispatcher_build_info" in controller.metrics()
     finally:
@@ -102,6 +88,10 @@ def test_the_dockerfile_does_what_the_test_does() -> None:
     assert re.search(r"^ARG PYTHON_IMAGE=python:\d+\.\d+\.\d+-alpine\d+\.\d+$", text, re.MULTILINE)
     assert "hack/image/assemble python3 /source /opt/job-dispatcher" in text
     assert re.search(r"^USER 65532:65532$", text, re.MULTILINE)
+    place, settings = read_dockerfile(text)
+    assert place == "/opt/job-dispatcher"
+    assert settings["Entrypoint"] == ["job-dispatcher"]
+    assert f"PATH={place}/bin:/" in settings["Env"][0]
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text, re.MULTILINE)
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert ignored[0] == "*"

@@ -159,6 +159,16 @@ def test_the_pods_are_confined(helm_program: Path, kind: str) -> None:
     assert "hostPath" not in json.dumps(pod)
 
 
+@pytest.mark.parametrize("kind", ["Deployment", "Job"])
+def test_both_pods_reach_the_api_server_in_the_same_way(helm_program: Path, kind: str) -> None:
+    variable = {"name": "KUBERNETES_SERVICE_HOST", "value": "10.0.0.1"}
+    pod = pod_of(only(render(helm_program), kind))
+    assert not {"hostNetwork", "dnsPolicy"} & pod.keys()
+    pod = pod_of(only(render(helm_program, values={"hostNetwork": True, "extraEnv": [variable]}), kind))
+    assert (pod["hostNetwork"], pod["dnsPolicy"]) == (True, "ClusterFirstWithHostNet")
+    assert pod["containers"][0]["env"] == [variable]
+
+
 def test_what_is_optional_is_off(helm_program: Path) -> None:
     kinds = {it["kind"] for it in render(helm_program)}
     assert kinds == {

@@ -1,0 +1,1 @@
+"""The charts. A package, so that its lab ends with it."""
