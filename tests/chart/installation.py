@@ -162,12 +162,16 @@ def forget_everything(lab: Lab) -> None:
         for cluster in management.api.get(CLUSTERS)["items"]:
             strip(management, f"{CLUSTERS}/{cluster['metadata']['name']}", cluster)
             delete(management, f"{CLUSTERS}/{cluster['metadata']['name']}")
-    leases = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
-    for lease in management.api.get(leases)["items"]:
-        delete(management, f"{leases}/{lease['metadata']['name']}")
     for secret in management.api.get(f"/api/v1/namespaces/{NAMESPACE}/secrets")["items"]:
         if secret["type"] == "Opaque":  # helm keeps its releases in others
             delete(management, f"/api/v1/namespaces/{NAMESPACE}/secrets/{secret['metadata']['name']}")
+
+
+def forget_leases(lab: Lab) -> None:
+    """Nobody has held a Lease yet. Not beside a running controller, which would end."""
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+    for lease in lab.management.api.get(leases)["items"]:
+        delete(lab.management, f"{leases}/{lease['metadata']['name']}")
 
 
 def job_path(job: Manifest) -> str:

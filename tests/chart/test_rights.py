@@ -32,6 +32,7 @@ from tests.chart.installation import (
     delete,
     find,
     forget_everything,
+    forget_leases,
     token_of,
     until,
 )
@@ -47,6 +48,7 @@ def installation(bare_lab: Lab, request: pytest.FixtureRequest) -> Iterator[Inst
     """A release with one values file; nothing of it is left afterwards."""
     release = Installation(bare_lab, values=request.param, sets={"orphanInterval": 1})
     release.install()
+    forget_leases(bare_lab)
     yield release
     forget_everything(bare_lab)
     release.uninstall("--no-hooks")
