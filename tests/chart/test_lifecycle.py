@@ -8,6 +8,7 @@ import pytest
 
 from dispatcher.core import names
 from hack.lab import Lab
+from hack.lab.api import ApiError
 from tests.chart.charts import NAMESPACE, RELEASE, HelmRefused
 from tests.chart.installation import BIN, CLUSTERS, Installation, find, forget_everything, until
 
@@ -111,6 +112,26 @@ def test_a_process_that_elects_no_leader_is_gone_before_those_come_that_do(relea
     assert strategy() == "RollingUpdate"
     release.install("upgrade", **alone)
     assert strategy() == "Recreate"
+
+
+def test_the_pods_are_let_in_where_pods_are_restricted(release: Installation) -> None:
+    """By the API server's own admission, with the Pod Security Standard that is hardest to meet."""
+    release.install()
+    api = release.lab.management.api
+    path = f"/api/v1/namespaces/{NAMESPACE}"
+    label = "pod-security.kubernetes.io/enforce"
+    patch = "application/merge-patch+json"
+    api._request("PATCH", path, {"metadata": {"labels": {label: "restricted"}}}, content_type=patch)
+    try:
+        for kind in ("Deployment", "Job"):
+            template = next(it for it in release.objects() if it["kind"] == kind)["spec"]["template"]
+            pod = {"metadata": {"name": f"tried-{kind.lower()}"}, "spec": template["spec"]}
+            assert api.create(f"{path}/pods?dryRun=All", pod)["metadata"]["name"] == f"tried-{kind.lower()}"
+            worse = {**template["spec"], "hostNetwork": True}
+            with pytest.raises(ApiError, match="violates PodSecurity"):
+                api.create(f"{path}/pods?dryRun=All", {**pod, "spec": worse})
+    finally:
+        api._request("PATCH", path, {"metadata": {"labels": {label: None}}}, content_type=patch)
 
 
 def test_uninstall_stops_while_the_check_fails(release: Installation) -> None:

@@ -1,6 +1,7 @@
 """What the charts render to, without a cluster: every values file, every refusal, the security of the pod."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,9 @@ REFUSED = [
     ({"extraArgs": ["verbose"]}, "/extraArgs/0"),
     ({"extraEnv": [{"nam": "A"}]}, "/extraEnv/0"),
     ({"networkPolicy.apiServerPorts": []}, "/networkPolicy/apiServerPorts"),
+    ({"networkPolicy.metricsFrom": []}, "/networkPolicy/metricsFrom"),
+    ({"networkPolicy.dnsTo": []}, "/networkPolicy/dnsTo"),
+    ({"networkPolicy.apiServersTo": ["10.0.0.0/24"]}, "/networkPolicy/apiServersTo/0"),
     ({"podDisruptionBudget.maxUnavailable": "half"}, "/podDisruptionBudget/maxUnavailable"),
     ({"admissionPolicies.protectPlacements": {}}, "protectPlacements"),
     ({"admissionPolicies.protectPlacement.breakGlassGroups": ["it's"]}, "breakGlassGroups/0"),
@@ -155,6 +159,8 @@ def test_the_pods_are_confined(helm_program: Path, kind: str) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert container["resources"]["limits"]["memory"]
+    assert pod["enableServiceLinks"] is False
+    assert only(render(helm_program), "ServiceAccount")["automountServiceAccountToken"] is False
     assert "privileged" not in json.dumps(pod)
     assert "hostPath" not in json.dumps(pod)
 
@@ -369,9 +375,94 @@ def test_a_workers_features_bring_their_own_rights(helm_program: Path, feature: 
 def test_the_network_policy_lets_api_servers_in_where_the_view_is_served(
     helm_program: Path, served: bool
 ) -> None:
-    values = {"networkPolicy.enabled": True, "view.enabled": served, "networkPolicy.metricsFrom": []}
+    values = {"networkPolicy.enabled": True, "view.enabled": served, "networkPolicy.apiServersTo": []}
     objects = render(helm_program, values=values)
     ingress = only(objects, "NetworkPolicy")["spec"]["ingress"]
     assert [port["port"] for rule in ingress for port in rule["ports"]] == ["metrics", *["view"] * served]
     container = pod_of(only(objects, "Deployment"))["containers"][0]
     assert [port["name"] for port in container["ports"]] == ["metrics", *["view"] * served]
+
+
+def test_the_network_policy_lets_in_and_out_what_is_needed_and_nothing_by_default_from_outside(
+    helm_program: Path,
+) -> None:
+    policy = only(render(helm_program, values={"networkPolicy.enabled": True}), "NetworkPolicy")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert [rule["from"] for rule in policy["ingress"]] == [[{"namespaceSelector": {}}]]
+    names, servers = policy["egress"]
+    assert {port["port"] for port in names["ports"]} == {53}
+    assert names["to"] == [{"namespaceSelector": {}}, {"ipBlock": {"cidr": "169.254.20.10/32"}}]
+    assert {port["port"] for port in servers["ports"]} == {443, 6443}
+    assert "to" not in servers, "where the workers are is not known"
+    block = [{"ipBlock": {"cidr": "10.0.0.0/24"}}]
+    values = {
+        "networkPolicy.enabled": True,
+        "networkPolicy.apiServersTo": block,
+        "networkPolicy.dnsTo": block,
+    }
+    for rule in only(render(helm_program, values=values), "NetworkPolicy")["spec"]["egress"]:
+        assert rule["to"] == block
+
+
+def test_the_network_policy_holds_for_all_pods_of_the_release_and_no_other(helm_program: Path) -> None:
+    objects = render(helm_program, values={"networkPolicy.enabled": True})
+    selector = only(objects, "NetworkPolicy")["spec"]["podSelector"]
+    [expression] = selector["matchExpressions"]
+    for kind in ("Deployment", "Job"):
+        labels = only(objects, kind)["spec"]["template"]["metadata"]["labels"]
+        assert selector["matchLabels"].items() <= labels.items()
+        assert labels[expression["key"]] in expression["values"]
+
+
+FEATURES: dict[str, Any] = {
+    "leaderElection.enabled": True,
+    "priorityOrder.enabled": True,
+    "localCluster.enabled": True,
+    "metrics.authentication.enabled": True,
+    "propagation.namespaces": ["team"],
+    "view.enabled": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "chart", "values"),
+    [
+        ("management", "job-dispatcher", FEATURES),
+        (
+            "worker",
+            "job-dispatcher-worker",
+            {
+                "nodes.enabled": True,
+                "view.enabled": True,
+                "createNamespace.enabled": True,
+                "propagation.namespaces": ["team"],
+            },
+        ),
+    ],
+    ids=["management", "worker"],
+)
+def test_the_table_of_rights_is_what_the_charts_give_with_everything_on(
+    helm_program: Path, place: str, chart: str, values: dict[str, Any]
+) -> None:
+    """Both ways: docs/security.md says nothing that is not so, and leaves nothing out."""
+    objects = render(helm_program, chart, values=values, kubernetes="v1.34.2")
+    given = {(verb, resource, group, kind) for verb, resource, group, kind in granted(objects)}
+    assert not [it for it in given if "*" in it], "no wildcards"
+    assert told(place) == given
+
+
+def told(place: str) -> set[tuple[str, str, str, str]]:
+    """The rights in a table of docs/security.md, as ``granted`` gives them."""
+    text = (CHARTS.parent / "docs" / "security.md").read_text()
+    table = text.split(f"<!-- rights: {place} -->")[1].split("<!-- end -->")[0]
+    found = set()
+    for row in table.strip().splitlines()[2:]:
+        verbs, resources, where, why, when = (cell.strip() for cell in row.strip("|").split("|"))
+        assert why
+        assert when
+        group = re.search(r"\(([a-z0-9.]+)\)", resources)
+        for resource in re.findall(r"`([a-z/]+)`", resources):
+            for verb in verbs.split(", "):
+                kind = "ClusterRole" if where == "cluster-wide" else "Role"
+                found.add((verb, resource, group[1] if group else "", kind))
+    return found

@@ -4,6 +4,7 @@ What the pods of the controller and of the uninstall check have in common.
 {{- define "job-dispatcher.podSpec" -}}
 serviceAccountName: {{ include "job-dispatcher.serviceAccountName" . }}
 automountServiceAccountToken: true
+enableServiceLinks: false
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
