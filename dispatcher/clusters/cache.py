@@ -48,6 +48,7 @@ class ObjectCache:
 
     ``trim``: what is kept of an object (must not change its argument); what it raises, ``put`` and ``delete`` raise
     before anything is changed. ``index``: the group an object belongs to (a label's value, say), for ``in_group``.
+    ``accepts``: objects it says no to are passed over; it must always say the same of an object.
     ``weigh``: about how many bytes of memory an object takes; with more than ``max_weight`` the cache ``is_full``, of
     which those who fill it take notice. ``on_change`` and ``on_delete`` are called
     synchronously for each effective change, ``on_delete`` first; what they raise is logged. They must not call back
@@ -62,6 +63,7 @@ class ObjectCache:
         *,
         trim: Callable[[Manifest], Manifest] | None = None,
         index: Callable[[Manifest], str | None] | None = None,
+        accepts: Callable[[Manifest], bool] | None = None,
         on_change: OnChange | None = None,
         on_delete: OnDelete | None = None,
         tombstones: int = 10_000,
@@ -74,6 +76,7 @@ class ObjectCache:
         self.max_weight = max_weight
         self.weight = 0
         """The sum of what ``weigh`` gives for the objects."""
+        self.accepts = accepts
         self.on_change = on_change
         self.on_delete = on_delete
         self._entries: dict[Key, _Entry] = {}
@@ -115,6 +118,8 @@ class ObjectCache:
         """Take a state from a watch (ADDED, MODIFIED) or from the reply to a write. Returns whether it was news."""
         key, uid, version = _identify(manifest)
         self.highest_version = max(self.highest_version, version)
+        if self.accepts is not None and not self.accepts(manifest):
+            return False
         tombstone = self._tombstones.get(uid)
         if tombstone is not None:
             if version <= tombstone.version:
@@ -136,6 +141,8 @@ class ObjectCache:
         """Take a DELETED event, whose object is the last state with the deletion's own resourceVersion."""
         key, uid, version = _identify(manifest)
         self.highest_version = max(self.highest_version, version)
+        if self.accepts is not None and not self.accepts(manifest):
+            return False
         entry = self._entries.get(key)
         if entry is not None and entry.uid == uid:
             if version < entry.version:

@@ -17,10 +17,10 @@ class WatchEcho:
             if self._waiting_since is None:
                 self._waiting_since = monotonic()
 
-    def saw(self, version: str | None) -> None:
+    def saw(self, version: int) -> None:
         """The watch has brought a Job with this resourceVersion."""
-        if self._waiting_since is not None and version and version.isdecimal():
-            self._waiting_since = None if int(version) >= self._written else monotonic()
+        if self._waiting_since is not None:
+            self._waiting_since = None if version >= self._written else monotonic()
 
     @property
     def overdue(self) -> float:

@@ -122,7 +122,6 @@ class Dispatcher:
         self.settings = settings
         self.stop = asyncio.Event()
         self._synced = False
-        self._kopf_ready = asyncio.Event()
 
     def handle_signals(self) -> None:
         """Let SIGTERM and SIGINT end the process clean."""
@@ -196,7 +195,8 @@ class Dispatcher:
         leases = self._leases(api, world, fleet, executor) if settings.leader_elect else None
         world.room.owns = lambda job_uid: leases is None or leases.owns(job_uid)
         reflector = Reflector(api, resource_path("v1", "secrets", namespace=settings.namespace), secrets)
-        health = Health(queue=queue, management=reflector, echo=world.echo)
+        job_watch = management.watch_jobs(api, world, managed_by=settings.managed_by)
+        health = Health(queue=queue, management=job_watch, echo=world.echo)
         lag = LoopLag()
         state = StateMetrics(fleet=fleet, queue=queue, tally=world.tally, health=health, lag=lag)
         runner = None
@@ -244,9 +244,10 @@ class Dispatcher:
         stopping = asyncio.create_task(self.stop.wait())
         try:
             await self._first_look(api, world, fleet, reflector)
-            settle = asyncio.create_task(self._settle(api, world, fleet, survey))
+            background.append(asyncio.create_task(job_watch.run(), name="jobs"))
+            settle = asyncio.create_task(self._settle(job_watch, world, fleet, survey))
             background.append(settle)
-            watch = asyncio.create_task(self._watch(world, fleet, configuration))
+            watch = asyncio.create_task(self._watch(world, fleet, job_watch, configuration))
             background.append(watch)
             if leases is not None:
                 electing = asyncio.create_task(leases.run(), name="leases")
@@ -377,48 +378,33 @@ class Dispatcher:
         for item in (clusters.body or {}).get("items", ()):
             fleet.update(item)
 
-    async def _know_all_jobs(self, api: ApiServer, world: World) -> None:
-        """The watch brings Jobs one by one; what is free on a cluster is known only with all of them."""
-        path = resource_path("batch/v1", "jobs")
-        token = ""
-        while True:
-            params: dict[str, str | int] = {"limit": 500} | ({"continue": token} if token else {})
-            reply = await _patiently(lambda params=params: api.request("GET", path, params=params), "jobs")
-            body = reply.body or {}
-            for item in body.get("items") or ():
-                management.take_job(
-                    world, self.settings.managed_by, None, {"apiVersion": "batch/v1", "kind": "Job", **item}
-                )
-            token = (body.get("metadata") or {}).get("continue") or ""
-            if not token:
-                return
+    async def _settle(self, job_watch: Reflector, world: World, fleet: Fleet, survey: Survey) -> None:
+        """New Jobs wait until every cluster was tried once, but not for ever.
 
-    async def _settle(self, api: ApiServer, world: World, fleet: Fleet, survey: Survey) -> None:
-        """New Jobs wait until every cluster was tried once, but not for ever."""
+        What is free on a cluster is known only with all Jobs.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.settle_timeout):
                 await fleet.all_tried()
                 await survey.look()
-        if world.room.is_needed:
-            await self._know_all_jobs(api, world)
+        await job_watch.synced.wait()
         world.room.complete()
         world.settled = True
         world.wake_all()
 
-    async def _watch(self, world: World, fleet: Fleet, configuration: Any) -> None:
+    async def _watch(self, world: World, fleet: Fleet, job_watch: Reflector, configuration: Any) -> None:
         ready = asyncio.Event()
 
         async def note_ready() -> None:
             await ready.wait()
-            self._synced = True
             self.handle_signals()  # kopf has put its own in their place, which end slowly
+            await job_watch.synced.wait()
+            self._synced = True
 
         noting = asyncio.create_task(note_ready())
         try:
             await kopf.operator(
-                registry=management.build_registry(
-                    world=world, fleet=fleet, settings=self.settings, configuration=configuration
-                ),
+                registry=management.build_registry(world=world, fleet=fleet, configuration=configuration),
                 settings=management.kopf_settings(),
                 clusterwide=True,
                 standalone=True,

@@ -78,11 +78,6 @@ class RoomAccount:
         self.owns: Callable[[str], bool] = lambda _uid: True
         """Whether this process decides on the Job with this UID: a claim of another's may be served long since."""
 
-    @property
-    def is_needed(self) -> bool:
-        """Some cluster has a capacity."""
-        return bool(self._bounds)
-
     def complete(self) -> None:
         """All Jobs are known; until then nothing is free, for it may be another Job's."""
         self._complete = True

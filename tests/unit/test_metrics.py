@@ -255,11 +255,11 @@ async def test_health_fails_when_the_watch_is_old_or_the_work_stands_still(
     echo.wrote("7")
     clock += 200
     assert "watch on Jobs" in health.fault()
-    echo.saw("6")
+    echo.saw(6)
     assert health.fault() == ""
     clock += 200
     assert health.fault()
-    echo.saw("8")
+    echo.saw(8)
     assert health.fault() == ""
 
 
