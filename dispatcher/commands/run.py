@@ -138,8 +138,6 @@ def run(
 
     Each option can also be given by an environment variable: --managed-by by JOB_DISPATCHER_MANAGED_BY.
     """
-    import asyncio
-
     from dispatcher.clusters.kubeconfig import KubeconfigError
     from dispatcher.operator import endpoints, logs, process
     from dispatcher.operator.leases import LeaseLost, LeaseTimes
@@ -180,6 +178,6 @@ def run(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     try:
-        asyncio.run(process.main(settings))
+        process.run(settings)
     except (SettingsError, KubeconfigError, LeaseLost) as error:
         raise click.ClickException(str(error)) from None

@@ -93,8 +93,7 @@ def within_room(observation: Observation, persisted: Placement, placement: Place
             cut[share.id] = granted
     if not cut:
         return Bounded(placement)
-    shares = (replace(s, parallelism=cut.get(s.id, s.parallelism)) for s in placement.shares)
-    return Bounded(placement.with_shares(shares), claim)
+    return Bounded(placement.with_parallelism(cut), claim)
 
 
 def claim_of(job: Job, bounded: Bounded, unplaced: Claim | None) -> Claim | None:

@@ -6,6 +6,7 @@ a whole and rebuilt from the mirrors (:mod:`dispatcher.core.recovery`).
 """
 
 import json
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -142,13 +143,25 @@ class Placement:
             share for share in self.shares if share.state in (ShareState.ACTIVE, ShareState.DRAINING)
         )
 
+    def with_parallelism(self, wanted: Mapping[int, int]) -> "Placement":
+        """The same placement with this parallelism for the shares with these ids."""
+        return self.with_shares(
+            share
+            if wanted.get(share.id, share.parallelism) == share.parallelism
+            else replace(share, parallelism=wanted[share.id])
+            for share in self.shares
+        )
+
     def total(self) -> Counts:
         """The counts of all shares, live, finished and retired."""
         return sum((share.counts for share in self.shares), sum(self.retired.values(), Counts()))
 
     def with_shares(self, shares: Iterable[Share]) -> "Placement":
-        """The same placement with these shares instead."""
-        return replace(self, shares=tuple(shares))
+        """The same placement with these shares instead; itself where they are the same objects."""
+        wanted = tuple(shares)
+        if len(wanted) == len(self.shares) and all(map(operator.is_, wanted, self.shares)):
+            return self
+        return replace(self, shares=wanted)
 
     def retire(self, gone: Share) -> "Placement":
         """Fold a share whose mirror is gone into the totals of its cluster."""

@@ -276,9 +276,7 @@ def move_parallelism(observation: Observation, placement: Placement, progress: P
     if working and sum(share.parallelism for share in working) != left:
         preferences = wish(observation).preferences
         spread |= division.spread_parallelism(left, working, key=job.key, preferences=preferences)
-    return placement.with_shares(
-        replace(share, parallelism=spread.get(share.id, share.parallelism)) for share in placement.shares
-    )
+    return placement.with_parallelism(spread)
 
 
 def cut_to_completions(job: Job, placement: Placement, progress: Progress) -> Placement:

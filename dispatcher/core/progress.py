@@ -99,17 +99,17 @@ def observe_share(share: Share, mirror: Mirror | None) -> Share:
     counts = mirrors.local_counts(mirror, share)
     if mirror.transient and not mirror.finished and not mirror.gone:
         counts = share.counts
-    counts = replace(
-        counts,
-        succeeded=max(counts.succeeded, share.counts.succeeded),
-        failed=max(counts.failed, share.counts.failed),
-    )
-    return replace(
-        share,
-        mirror_uid=mirror.uid,
-        counts=counts,
-        state=ShareState.FINISHED if mirror.finished else share.state,
-    )
+    known = share.counts
+    if counts.succeeded < known.succeeded or counts.failed < known.failed:
+        counts = replace(
+            counts,
+            succeeded=max(counts.succeeded, known.succeeded),
+            failed=max(counts.failed, known.failed),
+        )
+    state = ShareState.FINISHED if mirror.finished else share.state
+    if (share.mirror_uid, known, share.state) == (mirror.uid, counts, state):
+        return share
+    return replace(share, mirror_uid=mirror.uid, counts=counts, state=state)
 
 
 def measure(job: Job, persisted: Placement, placement: Placement, by_share: Mapping[int, Mirror]) -> Progress:

@@ -84,6 +84,9 @@ class MirrorIdentity:
     labels: Mapping[str, str]
 
 
+MirrorPlace = tuple[names.ClusterName, str]
+"""Cluster and name of a mirror; its namespace is its Job's."""
+
 Gate = Callable[[str], bool]
 """Whether this process may write for the Job with this UID now; always yes without leader election."""
 
@@ -125,7 +128,7 @@ class Executor:
         self._crash = crash_point or CrashPoint(None)
         self._sending: Counter[str] = Counter()
         self._sent = asyncio.Event()
-        self._busy: dict[tuple[Key, names.ClusterName, str], asyncio.Task[None]] = {}
+        self._busy: dict[Key, dict[MirrorPlace, asyncio.Task[None]]] = {}
         world.in_flight = self.in_flight
         self._refused: dict[tuple[Key, names.ClusterName, str], int] = {}
 
@@ -176,25 +179,24 @@ class Executor:
 
     def busy(self, key: Key) -> bool:
         """Whether a write for a mirror of this Job is under way."""
-        return any(running == key for running, _cluster, _name in self._busy)
+        return key in self._busy
 
-    def in_flight(self, key: Key) -> frozenset[tuple[names.ClusterName, str]]:
+    def in_flight(self, key: Key) -> frozenset[MirrorPlace]:
         """The mirrors of this Job that a write is under way for."""
-        return frozenset((cluster, name) for running, cluster, name in self._busy if running == key)
+        return frozenset(self._busy.get(key, ()))
 
     def writing(self, key: Key, cluster: names.ClusterName, mirror: str) -> bool:
         """Whether a write for this mirror is under way, so that a change of it may be ours."""
-        return (key, cluster, mirror) in self._busy
+        return (cluster, mirror) in self._busy.get(key, ())
 
     def prove(self, key: Key, mirror: MirrorIdentity) -> None:
         """Find out by a live read what became of a mirror that is not seen; its end wakes the key.
 
         One that is there has lost labels: it gets them back, and is seen again.
         """
-        slot = (key, mirror.cluster, mirror.name)
         worker = self._workers(mirror.cluster)
-        if slot not in self._busy and worker is not None:
-            self._spawn(slot, self._prove(key, mirror, worker))
+        if not self.writing(key, mirror.cluster, mirror.name) and worker is not None:
+            self._spawn(key, (mirror.cluster, mirror.name), self._prove(key, mirror, worker))
 
     async def _prove(self, key: Key, mirror: MirrorIdentity, worker: MirrorWorker) -> None:
         reply = await requests.get_job(worker.api, key[0], mirror.name)
@@ -214,7 +216,7 @@ class Executor:
 
     async def stop(self, *, grace: float) -> bool:
         """Let the writes under way end, for at most ``grace`` seconds. Returns whether all of them did."""
-        tasks = list(self._busy.values())
+        tasks = [task for running in self._busy.values() for task in running.values()]
         if not tasks:
             return True
         _done, pending = await asyncio.wait(tasks, timeout=grace)
@@ -279,19 +281,15 @@ class Executor:
             raise WriteFailed(f"the Job could not be read: {reply}")
 
     def _start(self, key: Key, uid: str, action: MirrorAction) -> None:
-        slot = (key, action.cluster, action.name)
-        if slot in self._busy:
-            return
         worker = self._workers(action.cluster)
-        if worker is None:
+        if worker is None or self.writing(key, action.cluster, action.name):
             return
-        self._spawn(slot, self._act(key, uid, action, worker))
+        self._spawn(key, (action.cluster, action.name), self._act(key, uid, action, worker))
 
     def _copy(self, key: Key, uid: str, action: CopyDependencies) -> None:
         """Bring objects to a mirror; each write of it asks the gate like any other."""
-        slot = (key, action.cluster, action.name)
         worker, propagation = self._workers(action.cluster), self._world.propagation
-        if slot in self._busy or worker is None or propagation is None:
+        if worker is None or propagation is None or self.writing(key, action.cluster, action.name):
             return
 
         async def write(send: Callable[[], Awaitable[Reply]]) -> Reply:
@@ -300,22 +298,29 @@ class Executor:
             self._crash.after(number)
             return reply
 
-        self._spawn(slot, propagation.copy(key[0], uid, action, worker, write=write))
+        place = (action.cluster, action.name)
+        self._spawn(key, place, propagation.copy(key[0], uid, action, worker, write=write))
 
-    def _spawn(self, slot: tuple[Key, names.ClusterName, str], work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, key: Key, place: MirrorPlace, work: Coroutine[Any, Any, None]) -> None:
         """Run this for a mirror; until it ends, nothing else is started for the same mirror."""
         task = asyncio.create_task(work)
-        self._busy[slot] = task
-        task.add_done_callback(lambda _task: self._ended(slot))
+        self._busy.setdefault(key, {})[place] = task
+        task.add_done_callback(lambda task: self._ended(key, place, task))
 
-    def _ended(self, slot: tuple[Key, names.ClusterName, str]) -> None:
-        task = self._busy.pop(slot)
+    def _ended(self, key: Key, place: MirrorPlace, task: asyncio.Task[None]) -> None:
+        self._free(key, place)
         if not task.cancelled() and task.exception() is not None:
             # Whatever a worker answered: without a pause the same would be sent again at once, for ever.
-            logger.error("mirror write failed", exc_info=task.exception(), extra={"key": "/".join(slot[0])})
-            asyncio.get_running_loop().call_later(FAULT_PAUSE, self._wake, slot[0])
-            return
-        self._wake(slot[0])
+            logger.error("mirror write failed", exc_info=task.exception(), extra={"key": "/".join(key)})
+            asyncio.get_running_loop().call_later(FAULT_PAUSE, self._wake, key)
+        else:
+            self._wake(key)
+
+    def _free(self, key: Key, place: MirrorPlace) -> None:
+        running = self._busy[key]
+        del running[place]
+        if not running:
+            del self._busy[key]
 
     async def _act(self, key: Key, uid: str, action: MirrorAction, worker: MirrorWorker) -> None:
         with self._sends(uid, _kind(action)) as number:

@@ -18,7 +18,7 @@ from dispatcher.core.policy import DEFAULT_POLICY, Policy, Taint, TaintEffect
 from dispatcher.operator import executor as executors
 from dispatcher.operator import fleet as fleets
 from dispatcher.operator import world as worlds
-from dispatcher.operator.executor import Executor, Reconciler, WriteFailed
+from dispatcher.operator.executor import Executor, MirrorPlace, Reconciler, WriteFailed
 from dispatcher.operator.orphans import OrphanCollector
 from dispatcher.operator.queue import Key, TryAgain
 from dispatcher.operator.settings import Settings
@@ -94,15 +94,15 @@ class ModelExecutor(Executor):
 
     process: "Process"
 
-    def _spawn(self, slot: Any, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, key: Key, place: MirrorPlace, work: Coroutine[Any, Any, None]) -> None:
         busy: dict[Any, Any] = self._busy
-        busy[slot] = True
-        self.process.spawn(self._whole(slot, work))
+        busy.setdefault(key, {})[place] = True
+        self.process.spawn(self._whole(key, place, work))
 
-    async def _whole(self, slot: Any, work: Coroutine[Any, Any, None]) -> None:
+    async def _whole(self, key: Key, place: MirrorPlace, work: Coroutine[Any, Any, None]) -> None:
         await work
-        del self._busy[slot]
-        self._wake(slot[0])
+        self._free(key, place)
+        self._wake(key)
 
 
 class Notes:

@@ -1,10 +1,17 @@
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
 from dispatcher.clusters.client import ApiServer
 from dispatcher.clusters.kubeconfig import Credentials
 from tests.protocol import fake_server
+
+
+@pytest.fixture(scope="session")
+def event_loop_policy() -> uvloop.EventLoopPolicy:
+    """The event loop of the product: how it ends connections and times out is not asyncio's own."""
+    return uvloop.EventLoopPolicy()
 
 
 @pytest.fixture
