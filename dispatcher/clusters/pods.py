@@ -80,8 +80,10 @@ async def read_log(
                     raise LogBroken(api.reply_to(response, raw))
             stack.callback(response.close)  # what is left of a stream must not go back to the pool
             while True:
-                async with asyncio.timeout(idle_timeout):
-                    block = await response.content.read(BLOCK_BYTES)
+                block = response.content.read_nowait(BLOCK_BYTES)
+                if not block:  # a timer is only for what is not there yet
+                    async with asyncio.timeout(idle_timeout):
+                        block = await response.content.read(BLOCK_BYTES)
                 if not block:
                     return
                 yield block

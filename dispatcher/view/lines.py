@@ -80,7 +80,7 @@ class Cutter:
                 return b""
             lines, self._begun = self._begun + b"\n", b""
             return lines
-        lines = self._begun + block[:end] if self._begun else block[:end]
+        lines = b"".join((self._begun, memoryview(block)[:end]))
         self._begun = block[end:]
         return lines
 
