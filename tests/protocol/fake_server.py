@@ -15,7 +15,7 @@ from typing import Any
 
 from aiohttp import web
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that a test waits for what must come; a machine may be busy."""
 
 JOBS = "/apis/batch/v1/jobs"

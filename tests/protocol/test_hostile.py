@@ -36,6 +36,15 @@ JOB = f"{JOBS.replace('/jobs', '/namespaces/ns/jobs')}/a"
 QUICK: dict[str, Any] = {"backoff_first": 0.002, "backoff_cap": 0.01}
 
 
+@pytest.fixture
+async def api(server: FakeApiServer) -> AsyncIterator[ApiServer]:
+    """A patient client: what is sent here may take a while to be refused."""
+    credentials = Credentials(server=server.url, token="secret-token")
+    client = ApiServer.from_credentials(credentials, timeout=30.0, allow_http=True)
+    yield client
+    await client.close()
+
+
 class Running:
     """A reflector at work."""
 
@@ -267,7 +276,7 @@ async def test_a_packed_answer_that_unpacks_to_more_than_fits(
     encoding = "gzip" if pack is gzip.compress else "deflate"
     answer = Answer(200, raw=bomb, headers={"Content-Encoding": encoding})
     server.stage("GET", JOB, answer)
-    reply = await api.get(JOB, timeout=20)
+    reply = await api.get(JOB, timeout=60)
     assert (reply.outcome, reply.reason) == (Outcome.UNREACHABLE, "ReplyTooLarge")
     server.stage("GET", JOBS, answer, standing=True)
     async with Running(api) as reflector:
@@ -429,7 +438,7 @@ async def test_one_cluster_that_floods_holds_up_no_other(server: FakeApiServer, 
             watch = await server.next_watch()
             for number in range(20):
                 watch.send("ADDED", server.job(f"j{number}"))
-                await until(lambda number=number: len(reflector.cache) > number, seconds=10)  # type: ignore[misc]
+                await until(lambda number=number: len(reflector.cache) > number)  # type: ignore[misc]
         flood.cancel()
         await asyncio.wait([flood])
 
