@@ -140,7 +140,8 @@ def run(
     """
     from dispatcher.clusters.kubeconfig import KubeconfigError
     from dispatcher.operator import endpoints, logs, process
-    from dispatcher.operator.leases import LeaseLost, LeaseTimes
+    from dispatcher.operator.lease_times import LeaseTimes
+    from dispatcher.operator.leases import LeaseLost
     from dispatcher.operator.settings import Settings, SettingsError
 
     logs.configure(log_level, log_format)

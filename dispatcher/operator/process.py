@@ -33,6 +33,7 @@ from dispatcher.operator.executor import Executor, Reconciler
 from dispatcher.operator.faults import CrashPoint
 from dispatcher.operator.fleet import Fleet
 from dispatcher.operator.health import Health, LoopLag, describe
+from dispatcher.operator.lease_book import LeaseBook
 from dispatcher.operator.leases import LeaseLost, Leases
 from dispatcher.operator.metrics_access import MetricsAccess
 from dispatcher.operator.orphans import OrphanCollector
@@ -292,17 +293,21 @@ class Dispatcher:
     def _leases(self, api: ApiServer, world: World, fleet: Fleet, executor: Executor) -> Leases:
         settings = self.settings
         takeover = Takeover(management=api, fleet=fleet, world=world, managed_by=settings.managed_by)
-        leases = Leases(
+        book = LeaseBook(
             api,
             namespace=settings.namespace,
             origin=world.rules.origin,
             identity=f"{socket.gethostname()}_{uuid.uuid4().hex[:8]}",
             times=settings.lease_times,
             shards=settings.shards,
+            now=utc_now,
+        )
+        leases = Leases(
+            book,
+            times=settings.lease_times,
             prepare=takeover.prepare,
             drained=lambda shard: executor.quiet(lambda job_uid: leases.shard_of(job_uid) == shard),
             woken=lambda _shard: world.wake_all(),
-            now=utc_now,
         )
         return leases
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from dispatcher.core import names
-from dispatcher.operator.leases import LeaseTimes
+from dispatcher.operator.lease_times import LeaseTimes
 
 MOST_SHARDS = 64
 """Jobs are hashed into 256 buckets: with so many shards, none has a third more of them than another."""

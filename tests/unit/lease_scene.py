@@ -9,7 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dispatcher.clusters.reply import Outcome, Reply, unreachable
-from dispatcher.operator.leases import LeaseLost, Leases, LeaseTimes
+from dispatcher.operator.lease_book import LeaseBook
+from dispatcher.operator.lease_times import LeaseTimes
+from dispatcher.operator.leases import LeaseLost, Leases
 
 ORIGIN = "abc"
 TIMES = LeaseTimes()
@@ -114,17 +116,17 @@ class Replica:
         self.prepare_seconds = 0.05
         self.drain_seconds = 0.05
         api: Any = self.connection
-        self.leases = Leases(
+        book = LeaseBook(
             api,
             namespace="system",
             origin=ORIGIN,
             identity=identity,
             times=TIMES,
-            prepare=self._prepare,
-            drained=self._drained,
-            woken=self.woken.append,
-            now=lambda: datetime(2026, 1, 1, tzinfo=UTC) + wall_clock_off,
             shards=shards,
+            now=lambda: datetime(2026, 1, 1, tzinfo=UTC) + wall_clock_off,
+        )
+        self.leases = Leases(
+            book, times=TIMES, prepare=self._prepare, drained=self._drained, woken=self.woken.append
         )
         self.electing = asyncio.create_task(self.leases.run(), name=identity)
 

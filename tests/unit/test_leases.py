@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from dispatcher.operator import leases
+from dispatcher.operator import lease_times
 from tests.unit import virtual_time
 from tests.unit.lease_scene import TIMES, UIDS, Fleet, Replica, lease_name, until
 
@@ -21,7 +21,7 @@ Course: TypeAlias = Callable[[Fleet], Coroutine[Any, Any, None]]
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "uptime", lambda: asyncio.get_running_loop().time())
+    monkeypatch.setattr(lease_times, "uptime", lambda: asyncio.get_running_loop().time())
 
 
 def play(course: Course, *, meddling: bool = False) -> None:
