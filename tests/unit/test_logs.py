@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dispatcher.operator.logs import JsonFormatter, TextFormatter
+from dispatcher.operator.logs import JsonFormatter, TextFormatter, configure
 
 TOKEN = "eyJhbGciOiJFUzI1NiIsImtpZCI6IngifQ.eyJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6YTpiIn0.c2lnbmF0dXJl-_x"
 KEY = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIIrYSSNQ\n-----END EC PRIVATE KEY-----"
@@ -44,3 +44,25 @@ def test_the_rest_stays_as_it_is() -> None:
     record = logging.LogRecord("x", logging.INFO, __file__, 1, "bearer of news: token renewed", (), None)
     record.cluster = "worker-1"
     assert TextFormatter("%(message)s").format(record) == 'bearer of news: token renewed cluster="worker-1"'
+
+
+def test_a_clean_end_warns_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """kopf warns of handlers that it had no time for when it is ended; there are none."""
+    root = logging.getLogger()
+    kopf = logging.getLogger("kopf._core.reactor.running")
+    before = (
+        root.handlers[:],
+        root.level,
+        kopf.filters[:],
+        {name: logging.getLogger(name).level for name in ("kopf", "aiohttp", "asyncio", "kubernetes")},
+    )
+    try:
+        configure("info", "text")
+        kopf.warning("Cleanup activity is not executed at all due to cancellation.")
+        kopf.warning("Something else is wrong.")
+    finally:
+        root.handlers[:], root.level, kopf.filters[:] = before[:3]
+        for name, level in before[3].items():
+            logging.getLogger(name).setLevel(level)
+    assert "Something else" in (said := capsys.readouterr().err)
+    assert "Cleanup" not in said
