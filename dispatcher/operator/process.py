@@ -17,15 +17,13 @@ import uvloop
 from dispatcher import metrics
 from dispatcher.clusters import jobs
 from dispatcher.clusters.cache import ObjectCache
-from dispatcher.clusters.client import MAX_LIST_BYTES, ApiServer, resource_path
+from dispatcher.clusters.client import ApiServer, resource_path
 from dispatcher.clusters.fencing import permitted
 from dispatcher.clusters.kubeconfig import load_in_cluster, load_kubeconfig_file
 from dispatcher.clusters.reflector import Reflector
-from dispatcher.clusters.reply import Outcome, Reply
-from dispatcher.core import names
 from dispatcher.core.manifest import origin_value
 from dispatcher.core.observation import Rules
-from dispatcher.operator import endpoints, management
+from dispatcher.operator import endpoints, first_look, management
 from dispatcher.operator.availability import Availability
 from dispatcher.operator.draining import Drainer
 from dispatcher.operator.events import Recorder
@@ -35,6 +33,7 @@ from dispatcher.operator.fleet import Fleet
 from dispatcher.operator.health import Health, LoopLag, describe
 from dispatcher.operator.lease_book import LeaseBook
 from dispatcher.operator.leases import LeaseLost, Leases
+from dispatcher.operator.management_check import check_management
 from dispatcher.operator.metrics_access import MetricsAccess
 from dispatcher.operator.orphans import OrphanCollector
 from dispatcher.operator.priorities import PriorityClasses
@@ -55,70 +54,6 @@ YOUNG_OBJECTS = 50_000
 cycle: Python's own 700 means a look for every answer, a tenth of the CPU."""
 STOP_GRACE = 5.0
 """Seconds that writes under way may still take when the process ends."""
-MINIMUM_MINOR = 32
-"""spec.managedBy is on by default from 1.32; from 1.35 it cannot be turned off."""
-LOCKED_MINOR = 35
-
-
-def minor_version(version: dict[str, Any]) -> int:
-    """The minor version of a 1.x API server; 0 if it cannot be read."""
-    digits = "".join(c for c in str(version.get("minor", "")) if c.isdecimal())
-    return int(digits) if version.get("major") == "1" and digits else 0
-
-
-async def _patiently(ask: Any, what: str) -> Reply:
-    """Ask until there is an answer that is not a passing trouble."""
-    pause = 0.2
-    while True:
-        reply: Reply = await ask()
-        if reply.outcome in (Outcome.OK, Outcome.NOT_FOUND, Outcome.INVALID) or reply.reason == "NotServed":
-            return reply
-        logger.warning("waiting for the management cluster", extra={"request": what, "answer": str(reply)})
-        await asyncio.sleep(pause)
-        pause = min(5.0, pause * 2)
-
-
-async def keeps_managed_by(api: ApiServer, settings: Settings) -> bool:
-    """Whether the API server stores ``spec.managedBy``, by a dry run (needs create on Jobs in our namespace)."""
-    probe = {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {"name": "job-dispatcher-probe", "namespace": settings.namespace},
-        "spec": {
-            "managedBy": settings.managed_by,
-            "suspend": True,
-            "template": {
-                "spec": {"restartPolicy": "Never", "containers": [{"name": "probe", "image": "probe"}]}
-            },
-        },
-    }
-    reply = await jobs.create_job(api, settings.namespace, probe, dry_run=True)
-    if not reply.ok or reply.body is None:
-        logger.warning("cannot check that spec.managedBy is kept", extra={"answer": str(reply)})
-        return True
-    return bool(reply.body["spec"].get("managedBy") == settings.managed_by)
-
-
-async def check_management(api: ApiServer, settings: Settings) -> tuple[str, int]:
-    """The UID and minor version of the management cluster.
-
-    Raises :class:`SettingsError` for one that cannot be used.
-    """
-    version = await _patiently(lambda: jobs.server_version(api), "version")
-    minor = minor_version(version.body or {})
-    if minor < MINIMUM_MINOR:
-        found = (version.body or {}).get("gitVersion", "unknown")
-        raise SettingsError(
-            f"the management cluster's version {found} is too old: spec.managedBy needs 1.{MINIMUM_MINOR}"
-        )
-    if minor < LOCKED_MINOR and not await keeps_managed_by(api, settings):
-        raise SettingsError(
-            "the management API server drops spec.managedBy: turn its feature gate JobManagedBy on"
-        )
-    namespace = await _patiently(lambda: jobs.get_namespace(api, "kube-system"), "kube-system")
-    if not namespace.ok or namespace.body is None:
-        raise SettingsError(f"the namespace kube-system cannot be read: {namespace}")
-    return str(namespace.body["metadata"]["uid"]), minor
 
 
 class Dispatcher:
@@ -249,9 +184,9 @@ class Dispatcher:
         electing: asyncio.Task[None] | None = None
         stopping = asyncio.create_task(self.stop.wait())
         try:
-            await self._first_look(api, world, fleet, reflector)
+            await first_look.read_clusters(api, world, fleet, reflector)
             background.append(asyncio.create_task(job_watch.run(), name="jobs"))
-            settle = asyncio.create_task(self._settle(job_watch, world, fleet, survey))
+            settle = asyncio.create_task(first_look.settle(job_watch, world, fleet, survey, settings))
             background.append(settle)
             watch = asyncio.create_task(self._watch(world, fleet, job_watch, configuration))
             background.append(watch)
@@ -366,41 +301,6 @@ class Dispatcher:
                 logger.info("event not posted", extra={"reason": body["reason"], "answer": str(reply)})
 
         return sink
-
-    async def _first_look(self, api: ApiServer, world: World, fleet: Fleet, secrets: Reflector) -> None:
-        """Know all clusters, policies and namespaces before the first Job is decided on."""
-        await secrets.synced.wait()
-        path = resource_path(f"{names.API_GROUP}/{names.API_VERSION}", "workerclusters")
-        clusters = await _patiently(lambda: api.get(path, max_bytes=MAX_LIST_BYTES), "workerclusters")
-        if not clusters.ok:
-            raise SettingsError("the CustomResourceDefinition of WorkerCluster is missing: install the CRDs")
-        path = resource_path(f"{names.API_GROUP}/{names.API_VERSION}", "dispatchpolicies")
-        policies = await _patiently(lambda: api.get(path, max_bytes=MAX_LIST_BYTES), "dispatchpolicies")
-        if not policies.ok:
-            raise SettingsError("the CustomResourceDefinition of DispatchPolicy is missing: install the CRDs")
-        for item in (policies.body or {}).get("items", ()):
-            world.policies.put(item)
-        namespaces = await _patiently(
-            lambda: api.get(resource_path("v1", "namespaces"), max_bytes=MAX_LIST_BYTES), "namespaces"
-        )
-        for item in (namespaces.body or {}).get("items", ()):
-            management.take_namespace(world, item)
-        for item in (clusters.body or {}).get("items", ()):
-            fleet.update(item)
-
-    async def _settle(self, job_watch: Reflector, world: World, fleet: Fleet, survey: Survey) -> None:
-        """New Jobs wait until every cluster was tried once, but not for ever.
-
-        What is free on a cluster is known only with all Jobs.
-        """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.settings.settle_timeout):
-                await fleet.all_tried()
-                await survey.look()
-        await job_watch.synced.wait()
-        world.room.complete()
-        world.settled = True
-        world.wake_all()
 
     async def _watch(self, world: World, fleet: Fleet, job_watch: Reflector, configuration: Any) -> None:
         ready = asyncio.Event()

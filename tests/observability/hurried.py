@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dispatcher.commands.main import main
-from dispatcher.operator import health
+from dispatcher.operator import first_look, health
 from dispatcher.operator.executor import Reconciler
-from dispatcher.operator.process import Dispatcher
 
 FOLDER = Path(sys.argv.pop(1))
 BLOCKED_SECONDS = 10.0
@@ -25,9 +24,9 @@ async def wait_for(path: Path, *, there: bool) -> None:
         await asyncio.sleep(0.1)
 
 
-async def first_look(self: Dispatcher, *arguments: Any) -> None:
+async def read_clusters(*arguments: Any) -> None:
     await wait_for(FOLDER / "look", there=True)
-    await _first_look(self, *arguments)
+    await _read_clusters(*arguments)
 
 
 async def reconcile(self: Reconciler, key: tuple[str, str]) -> float | None:
@@ -35,7 +34,7 @@ async def reconcile(self: Reconciler, key: tuple[str, str]) -> float | None:
     return await _reconcile(self, key)
 
 
-_first_look, Dispatcher._first_look = Dispatcher._first_look, first_look  # type: ignore[assignment,method-assign]
+_read_clusters, first_look.read_clusters = first_look.read_clusters, read_clusters  # type: ignore[assignment]
 _reconcile, Reconciler.__call__ = Reconciler.__call__, reconcile  # type: ignore[method-assign]
 health.WORK_LIMIT = 5.0  # type: ignore[misc]
 health.WATCH_LIMIT = 10.0  # type: ignore[misc]
