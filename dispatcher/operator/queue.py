@@ -40,6 +40,8 @@ class KeyQueue:
         self._waiting: deque[Key] = deque()
         self._since: dict[Key, float] = {}
         self._running: set[Key] = set()
+        self._begun: set[Key] = set()
+        """Of the running ones those whose task has had its first turn of the event loop."""
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
@@ -87,8 +89,10 @@ class KeyQueue:
         """Something about this key may have changed."""
         if self._stopped:
             return
-        if key in self._running:
+        if key in self._begun:
             self._again.add(key)
+        elif key in self._running:
+            return  # its task has not looked at anything yet
         elif key not in self._since:
             self._since[key] = monotonic()
             self._waiting.append(key)
@@ -131,6 +135,7 @@ class KeyQueue:
 
     async def _work(self, key: Key) -> None:
         pause: float | None
+        self._begun.add(key)
         request_id.begin()
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("reconcile begins", extra={"key": "/".join(key)})
@@ -150,6 +155,7 @@ class KeyQueue:
             metrics.reconcile_failed()
             logger.exception("reconcile failed", extra={"key": "/".join(key), "retry_in": round(pause, 2)})
         finally:
+            self._begun.discard(key)
             self._running.discard(key)
             self._last_end = monotonic()
         if key in self._again:

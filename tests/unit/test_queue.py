@@ -1,0 +1,67 @@
+"""The queue of keys: nothing is missed, and nothing is looked at twice for one change."""
+
+import asyncio
+
+from dispatcher.operator.queue import Key, KeyQueue
+
+KEY: Key = ("ns", "job")
+
+
+class Handler:
+    """Keeps what it was called with; each call waits for its turn to be released."""
+
+    def __init__(self) -> None:
+        self.calls: list[Key] = []
+        self.called = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def __call__(self, key: Key) -> float | None:
+        self.calls.append(key)
+        self.called.set()
+        await self.release.wait()
+        return None
+
+
+async def _turns(number: int = 5) -> None:
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_changes_before_the_first_look_are_one() -> None:
+    handler = Handler()
+    queue = KeyQueue(handler)
+    for _ in range(3):
+        queue.add(KEY)
+    handler.release.set()
+    await _turns()
+    assert queue.idle
+    assert handler.calls == [KEY]
+
+
+async def test_a_change_after_the_first_look_is_looked_at() -> None:
+    handler = Handler()
+    queue = KeyQueue(handler)
+    queue.add(KEY)
+    await handler.called.wait()
+    queue.add(KEY)
+    queue.add(KEY)
+    assert handler.calls == [KEY], "one at a time"
+    handler.release.set()
+    await _turns()
+    assert queue.idle
+    assert handler.calls == [KEY, KEY]
+
+
+async def test_each_key_for_itself_and_no_more_than_allowed_at_once() -> None:
+    handler = Handler()
+    queue = KeyQueue(handler, concurrency=2)
+    keys = [("ns", str(number)) for number in range(5)]
+    for key in keys:
+        queue.add(key)
+    await _turns()
+    assert (handler.calls, queue.depth) == (keys[:2], 3)
+    handler.release.set()
+    await _turns()
+    await _turns()
+    assert queue.idle
+    assert sorted(handler.calls) == keys
