@@ -52,7 +52,9 @@ class Workload:
     @property
     def most_seconds(self) -> float:
         """The run is given up after so long."""
-        each = 15.0 if self.rate == "idle" else 1.0
+        shape = SHAPES[self.shape]
+        pods = shape.get("completions", shape["parallelism"])
+        each = 15.0 if self.rate == "idle" else max(1.0, pods / 10)
         paced = self.jobs / self.rate if isinstance(self.rate, float) else 0.0
         return 60.0 + paced + each * self.jobs
 
