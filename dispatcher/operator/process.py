@@ -137,7 +137,7 @@ class Dispatcher:
         world.room.owns = lambda job_uid: leases is None or leases.owns(job_uid)
         reflector = Reflector(api, resource_path("v1", "secrets", namespace=settings.namespace), secrets)
         job_watch = management.watch_jobs(api, world, managed_by=settings.managed_by)
-        health = Health(queue=queue, management=job_watch, echo=world.echo)
+        health = Health(queue=queue, management=reflector, echo=world.echo)
         lag = LoopLag()
         state = StateMetrics(fleet=fleet, queue=queue, tally=world.tally, health=health, lag=lag)
         runner = None
