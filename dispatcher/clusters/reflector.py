@@ -59,8 +59,8 @@ class Reflector:
 
     ``verify`` is asked before each list, and a reply that is not OK puts the list off: only a list may conclude
     that objects went, so it must be certain which cluster answers. ``metadata_only``: nothing else of the objects is
-    asked for. ``on_event`` is called with the resourceVersion of each object that the watch brings, ``on_state`` when
-    ``synced``, ``connected`` or ``last_error`` changed.
+    asked for. ``on_version`` is called with the resourceVersion up to which all is known now, after each event,
+    bookmark and list; ``on_state`` when ``synced``, ``connected`` or ``last_error`` changed.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Reflector:
         settings: WatchSettings | None = None,
         rng: random.Random | None = None,
         verify: Callable[[], Awaitable[Reply]] | None = None,
-        on_event: Callable[[int], None] | None = None,
+        on_version: Callable[[int], None] | None = None,
         on_state: Callable[[], None] | None = None,
     ) -> None:
         self._api = api
@@ -85,7 +85,7 @@ class Reflector:
         self._settings = settings or WatchSettings()
         self._rng = rng or random.Random()
         self._verify = verify
-        self._on_event = on_event
+        self._on_version = on_version
         self._on_state = on_state
         self._backoff = Backoff(
             first=self._settings.backoff_first, cap=self._settings.backoff_cap, rng=self._rng
@@ -198,6 +198,8 @@ class Reflector:
                 self.synced.clear()
             return reply
         self._version = listing.version
+        if self._on_version is not None:
+            self._on_version(listing.version)
         self._event_bytes = 0
         self.lists += 1
         self.last_event_at = _now()
@@ -278,8 +280,8 @@ class Reflector:
             self._ended = replies.unreachable("LineBroken", f"not a watch event: {explained(error)}")
             return False
         self._advance(version)
-        if self._on_event is not None and kind != "BOOKMARK":
-            self._on_event(version)
+        if self._on_version is not None:
+            self._on_version(version)
         self.last_event_at = _now()
         return True
 

@@ -8,17 +8,20 @@ class WatchEcho:
 
     def __init__(self) -> None:
         self._written = 0
+        self._seen = 0
         self._waiting_since: float | None = None
 
     def wrote(self, version: str) -> None:
         """A write to a Job was answered with this resourceVersion."""
         if version.isdecimal():
             self._written = max(self._written, int(version))
-            if self._waiting_since is None:
+            # The watch is often faster than the answer to the write.
+            if self._waiting_since is None and self._written > self._seen:
                 self._waiting_since = monotonic()
 
     def saw(self, version: int) -> None:
-        """The watch has brought a Job with this resourceVersion."""
+        """The watch, or a list, has brought everything up to this resourceVersion."""
+        self._seen = max(self._seen, version)
         if self._waiting_since is not None:
             self._waiting_since = None if version >= self._written else monotonic()
 

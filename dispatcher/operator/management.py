@@ -151,7 +151,7 @@ def watch_jobs(api: ApiServer, world: World, *, managed_by: str) -> Reflector:
         return names.JOB_UID_LABEL not in labels or labels.get(names.ORIGIN_LABEL) != world.rules.origin
 
     world.jobs.accepts = is_ours
-    return Reflector(api, jobs.jobs_path(), world.jobs, on_event=world.echo.saw)
+    return Reflector(api, jobs.jobs_path(), world.jobs, on_version=world.echo.saw)
 
 
 def take_namespace(world: World, manifest: dict[str, Any]) -> None:

@@ -265,9 +265,6 @@ def hurried(lab: Lab, controller: Controller, tmp_path: Path) -> Iterator[Hurrie
     running.stop()
 
 
-@pytest.mark.skip(
-    reason="open: with limits of seconds /healthz does not come back to ok; the real limit is 180 s"
-)
 async def test_health_and_readiness_fail_when_they_should(lab: Lab, planes: Planes, hurried: Hurried) -> None:
     await hurried.says("/readyz", 503, "not synced")
     (hurried.folder / "look").touch()

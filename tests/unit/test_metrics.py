@@ -261,6 +261,10 @@ async def test_health_fails_when_the_watch_is_old_or_the_work_stands_still(
     assert health.fault()
     echo.saw(8)
     assert health.fault() == ""
+    echo.saw(9)
+    echo.wrote("9")
+    clock += 200
+    assert health.fault() == "", "the watch was faster than the answer to the write"
 
 
 def test_the_end_of_a_token() -> None:
