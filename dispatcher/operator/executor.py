@@ -144,7 +144,7 @@ class Executor:
                 return False
             match action:
                 case WriteJob():
-                    return await self._write_job(key, action)
+                    return await self._write_job(key, job, action)
                 case PostEvent(event=event):
                     self._record(key, job, event)
                 case CreateMirror() | PatchMirror() | DeleteMirror():
@@ -224,7 +224,7 @@ class Executor:
             task.cancel()
         return not pending
 
-    async def _write_job(self, key: Key, action: WriteJob) -> bool:
+    async def _write_job(self, key: Key, before: dict[str, Any], action: WriteJob) -> bool:
         metadata = action.manifest["metadata"]
         held = names.FINALIZER in metadata.get("finalizers", ())
         with self._sends(metadata["uid"], "status" if held else "finalizer") as number:
@@ -239,7 +239,7 @@ class Executor:
             case Outcome.OK:
                 body = reply.body or {}
                 if body.get("kind") == "Job":
-                    count_moves(self._world.jobs.get(*key), body)
+                    count_moves(before, body)
                     self._note_written(body)
                 for event in action.events:
                     self._record(key, dict(action.manifest), event)

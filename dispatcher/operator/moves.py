@@ -9,8 +9,11 @@ from dispatcher.core.placement import PlacementError, Share, ShareState, parse_p
 _LEFT = (f'"state":"{ShareState.LOST}"', f'"state":"{ShareState.REMOVING}"')
 
 
-def count_moves(before: dict[str, Any] | None, after: dict[str, Any]) -> None:
-    """Compare the placement as it was with the one that was written. Cheap while no share leaves its cluster."""
+def count_moves(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Compare the Job that was decided on with what was written of it. Cheap while no share leaves its cluster.
+
+    ``before`` is not read from a cache: its watch may bring the write before the write's answer.
+    """
     text, earlier = _text(after), _text(before)
     if not any(state in text for state in _LEFT) or not earlier:
         return
@@ -33,7 +36,6 @@ def _left_over(share: Share) -> int:
     return share.remaining or 0
 
 
-def _text(manifest: dict[str, Any] | None) -> str:
-    metadata = manifest["metadata"] if manifest is not None else {}
-    text = (metadata.get("annotations") or {}).get(names.PLACEMENT_ANNOTATION)
+def _text(manifest: dict[str, Any]) -> str:
+    text = (manifest["metadata"].get("annotations") or {}).get(names.PLACEMENT_ANNOTATION)
     return text if isinstance(text, str) else ""
