@@ -75,10 +75,12 @@ class Handover:
 class Stream:
     """Jobs of one pod each that runs for a while, created at a steady rate for as long as the context lasts."""
 
-    def __init__(self, lab: Lab, *, managed_by: str, number: int) -> None:
+    def __init__(self, lab: Lab, *, managed_by: str, number: int, say: Callable[[str], None]) -> None:
         self._lab = lab
         self._managed_by = managed_by
         self._number = number
+        self._say = say
+        self._enough = asyncio.Event()
         self._changed = asyncio.Event()
         self.timeline = Timeline(on_change=self._changed.set)
 
@@ -98,12 +100,15 @@ class Stream:
                         await asyncio.sleep(0.05)
                 yield
             finally:
-                creating.cancel()
+                self._enough.set()
                 await asyncio.wait([creating])
-            if not creating.cancelled():
-                creating.result()
-            with contextlib.suppress(TimeoutError):
+            creating.result()
+            try:
                 await self._until(lambda: self.timeline.unfinished == 0)
+            except TimeoutError:
+                for name, moments in self.timeline.jobs.items():
+                    if moments.total is None:
+                        self._say(f"after {WAIT_SECONDS:g} s {NAMESPACE}/{name} is not Complete: {moments}")
             for name in self.timeline.jobs:
                 job = target.cache.get(NAMESPACE, name)
                 if job is not None:
@@ -128,10 +133,12 @@ class Stream:
         workload = Workload(shape="single", jobs=1, rate="idle")
         begin, number = time.monotonic(), 0
         async with asyncio.TaskGroup() as posts:
-            while True:
-                await asyncio.sleep(begin + number / JOBS_A_SECOND - time.monotonic())
+            while not self._enough.is_set():
                 posts.create_task(self._post(target, workload, number))
                 number += 1
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(begin + number / JOBS_A_SECOND - time.monotonic()):
+                        await self._enough.wait()
 
     async def _post(self, target: ClusterJobs, workload: Workload, number: int) -> None:
         name = job_name(self._number, number)
@@ -205,7 +212,7 @@ async def takeover(lab: Lab, *, rounds: int, managed_by: str, say: Callable[[str
     def stream() -> Stream:
         nonlocal streams
         streams += 1
-        return Stream(lab, managed_by=managed_by, number=1_000_000 + streams)
+        return Stream(lab, managed_by=managed_by, number=1_000_000 + streams, say=say)
 
     replicas = Replicas(lab, managed_by=managed_by)
     try:
