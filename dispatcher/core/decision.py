@@ -7,6 +7,7 @@ accepted before any mirror is touched because of it.
 """
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from dispatcher.core import (
@@ -20,6 +21,7 @@ from dispatcher.core import (
     placing,
     rebalancing,
     recovery,
+    reporting,
     sight,
     stopping,
     verdict,
@@ -156,9 +158,10 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     actions += mirroring.steer(observation, seen.placement, seen.by_share, seen.progress)
     actions += leaving.withdraw(observation, persisted, seen.by_share)
     actions += mirroring.strays(observation, seen.persisted, seen.by_share)
-    if write is not None and not told.postponed:
+    due = reporting.due(observation, first=told.postponed) if write is not None or told.postponed else None
+    if write is not None and due is None:
         actions.append(write)
-    return Decision(tuple(actions), _look_again(observation, placement, told.postponed), claim)
+    return Decision(tuple(actions), _look_again(observation, placement, due), claim)
 
 
 def _without_unmade(observation: Observation, seen: Seen, placement: Placement) -> Placement:
@@ -264,9 +267,10 @@ def _end(observation: Observation, seen: Seen, outcome: Verdict) -> Decision:
         if share.id in ready and share.id in seen.by_share and _is_left(job, share, seen)
     ]
     actions: list[Action] = stopping.carry_out(outcome, (*running, *strays), observation, surplus=left)
-    if write is not None:
+    due = reporting.due(observation) if write is not None else None
+    if write is not None and due is None:
         actions.append(write)
-    return Decision(tuple(actions), _look_again(observation, seen.placement, False))
+    return Decision(tuple(actions), _look_again(observation, seen.placement, due))
 
 
 def _is_left(job: Job, share: Share, seen: Seen) -> bool:
@@ -347,7 +351,7 @@ def _draft_write(
     return WriteJob({**job.manifest, "metadata": metadata, "status": status}, events)
 
 
-def _look_again(observation: Observation, placement: Placement, postponed: bool) -> float | None:
+def _look_again(observation: Observation, placement: Placement, report: datetime | None) -> float | None:
     retries = [attempt.retry_at for attempt in observation.attempts.values()]
     retries += dependencies.retries(observation)
     moments = [moment for moment in retries if moment > observation.now]
@@ -356,6 +360,6 @@ def _look_again(observation: Observation, placement: Placement, postponed: bool)
     end = verdict.deadline(observation.job)
     if end is not None:
         moments.append(end)
-    if postponed and observation.job.start_time is not None:
-        moments.append(observation.job.start_time + dispatched.FIRST_REPORT)
+    if report is not None:
+        moments.append(report)
     return min((seconds_until(moment, observation.now) for moment in moments), default=None)

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
-from dispatcher.core import dependencies, names
+from dispatcher.core import dependencies, names, reporting
 from dispatcher.core.actions import Event
 from dispatcher.core.candidates import complaint
 from dispatcher.core.job import Job
@@ -14,9 +13,6 @@ from dispatcher.core.placing import Problem
 from dispatcher.core.sight import Seen
 from dispatcher.core.status import StatusDraft
 
-FIRST_REPORT = timedelta(seconds=3)
-"""So long a new placement's Dispatched condition waits for the mirrors' first report, to be written
-together with it."""
 LISTED_CLUSTERS = 10
 
 
@@ -61,7 +57,7 @@ def tell_dispatched(
         draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
         return Told()
     reported = any(mirror.started for mirror in seen.by_share.values())
-    fresh = job.start_time is not None and observation.now - job.start_time < FIRST_REPORT
+    fresh = job.start_time is not None and observation.now - job.start_time < reporting.FIRST_REPORT
     if fresh and not reported and not job.suspend:
         return Told(postponed=True)
     draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)

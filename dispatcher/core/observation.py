@@ -93,7 +93,8 @@ class Observation:
     has neither answered nor been given up on: a new Job waits for that. ``policy_fault``: why the Job's own
     policy cannot be used; nothing is placed until it can. ``room``: how many pods more than it holds the Job may
     have on each cluster with a capacity; other clusters are absent. ``fits``: how many pods of its template fit
-    on the nodes of each cluster now, where that is known and the policy divides by it.
+    on the nodes of each cluster now, where that is known and the policy divides by it. ``written_at``: when this
+    process wrote the Job last; None if it has not.
     """
 
     job: Job
@@ -112,6 +113,7 @@ class Observation:
     room: Mapping[names.ClusterName, int] = field(default_factory=dict)
     fits: Mapping[names.ClusterName, int] = field(default_factory=dict)
     settled: bool = True
+    written_at: datetime | None = None
     sources: Mapping[ObjectRef, Source] = field(default_factory=dict)
     """What the Job's policy lets follow it, on the management cluster; what is not known yet is absent."""
     provided: Mapping[tuple[names.ClusterName, str], Mapping[ObjectRef, Provision]] = field(

@@ -240,7 +240,7 @@ class Executor:
                 body = reply.body or {}
                 if body.get("kind") == "Job":
                     count_moves(before, body)
-                    self._note_written(body)
+                    self._world.job_written(body)
                 for event in action.events:
                     self._record(key, dict(action.manifest), event)
                 return True
@@ -258,14 +258,6 @@ class Executor:
     def _record(self, key: Key, job: dict[str, Any], event: Event) -> None:
         if self._recorder.record(job, event):
             logger.info("Job changed", extra={"key": "/".join(key), "reason": event.reason})
-
-    def _note_written(self, body: dict[str, Any]) -> None:
-        metadata = body["metadata"]
-        self._world.echo.wrote(metadata.get("resourceVersion", ""))
-        if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
-            self._world.jobs.gone(metadata["namespace"], metadata["name"], metadata["uid"])
-        else:
-            self._world.jobs.put(body)
 
     async def refresh_job(self, key: Key) -> None:
         """Read the Job live: what is cached is not what the API server has."""

@@ -90,6 +90,7 @@ class World:
         self.on_unknown_mirror: Callable[[str], None] = lambda _uid: None
         """Called with the UID of a Job that is not known when one of its mirrors was made, changed or went."""
         self._keys: dict[str, Key] = {}
+        self._written: dict[str, datetime] = {}
         self._ghosts: dict[str, dict[tuple[names.ClusterName, str], Mirror]] = defaultdict(dict)
         self._proven_gone: dict[str, set[tuple[names.ClusterName, str]]] = defaultdict(set)
         self._edited: dict[Key, set[tuple[names.ClusterName, str]]] = defaultdict(set)
@@ -118,6 +119,7 @@ class World:
         if new is None:
             self.latencies.job_gone(key, metadata["uid"])
             self._keys.pop(metadata["uid"], None)
+            self._written.pop(metadata["uid"], None)
             self._ghosts.pop(metadata["uid"], None)
             self._proven_gone.pop(metadata["uid"], None)
             self._idle_since.pop(metadata["uid"], None)
@@ -128,12 +130,24 @@ class World:
         else:
             if old is not None and old["metadata"]["uid"] != metadata["uid"]:
                 self._keys.pop(old["metadata"]["uid"], None)
+                self._written.pop(old["metadata"]["uid"], None)
                 self._attempts.pop(key, None)
             if old is None or old["metadata"]["uid"] != metadata["uid"]:
                 self.latencies.job_seen(new)
             self._keys[metadata["uid"]] = key
             self._wake(key)
         self.room.changed(key)
+
+    def job_written(self, manifest: dict[str, Any]) -> None:
+        """A write of ours to a Job was accepted, with this answer."""
+        metadata = manifest["metadata"]
+        self.echo.wrote(metadata.get("resourceVersion", ""))
+        if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
+            self.jobs.gone(metadata["namespace"], metadata["name"], metadata["uid"])
+            return
+        self.jobs.put(manifest)
+        if metadata["uid"] in self._keys:
+            self._written[metadata["uid"]] = utc_now()
 
     def key_of(self, job_uid: str) -> Key | None:
         """The key of the Job with this UID, if it is known."""
@@ -324,6 +338,7 @@ class World:
             room=self.room.room((job.namespace, job.name), manifest),
             fits=self.fits(manifest) if policy.division is Division.AVAILABLE else {},
             settled=self.settled,
+            written_at=self._written.get(job.uid),
             sources=seen.sources,
             provided=seen.provided,
         )

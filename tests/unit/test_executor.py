@@ -14,12 +14,23 @@ from dispatcher.clusters.reply import Outcome, Reply
 from dispatcher.core import names
 from dispatcher.core.actions import Decision, WriteJob
 from dispatcher.operator.executor import Executor
-from dispatcher.operator.health_echo import WatchEcho
 
 
 def job(version: str, state: str) -> dict[str, Any]:
-    share = {"id": 0, "cluster": "early", "clusterUID": "u", "mirror": "m", "mirrorUID": "x", "parallelism": 1}
-    placement = {"version": 1, "jobUID": "1", "nextShare": 1, "shares": [{**share, "completions": 5, "state": state}]}
+    share = {
+        "id": 0,
+        "cluster": "early",
+        "clusterUID": "u",
+        "mirror": "m",
+        "mirrorUID": "x",
+        "parallelism": 1,
+    }
+    placement = {
+        "version": 1,
+        "jobUID": "1",
+        "nextShare": 1,
+        "shares": [{**share, "completions": 5, "state": state}],
+    }
     metadata = {"namespace": "n", "name": "j", "uid": "1", "resourceVersion": version}
     text = json.dumps(placement, separators=(",", ":"))
     return {"kind": "Job", "metadata": {**metadata, "annotations": {names.PLACEMENT_ANNOTATION: text}}}
@@ -39,7 +50,7 @@ async def test_a_lost_share_counts_once_whether_the_watch_or_the_answer_is_first
         return Reply(Outcome.OK, 200, lost)
 
     monkeypatch.setattr(requests, "replace_job_status", replace)
-    world: Any = SimpleNamespace(jobs=cache, echo=WatchEcho())
+    world: Any = SimpleNamespace(jobs=cache, job_written=cache.put)
     none: Any = None
     executor = Executor(
         management=none, world=world, workers=lambda _name: None, recorder=none, wake=lambda _key: None
