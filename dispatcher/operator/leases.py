@@ -31,11 +31,14 @@ FIRST_GO = 3
 
 @dataclass(slots=True)
 class _Held:
-    """A Lease that is ours. ``open``: the caches were brought up to date, and it is not being handed over."""
+    """A Lease that is ours. ``open``: the caches were brought up to date, and it is not being handed over.
+    ``returned``: it is being given back, and no write is under way: who has it now is no concern of ours.
+    """
 
     deadline: float
     open: bool = False
     leaving: bool = False
+    returned: bool = False
     task: asyncio.Task[None] | None = None
 
 
@@ -183,6 +186,8 @@ class Leases:
         held = self._held.get(shard)
         if held is not None:
             if record is None or record.holder != self.identity:
+                if held.returned:
+                    return False  # this look was faster than the answer to our own write
                 self._lose(shard, record)
             leaving = any(other.leaving for other in self._held.values())
             if not leaving and shard_balance.is_asked_for(shard, self._book, records, held=len(self._held)):
@@ -272,6 +277,7 @@ class Leases:
             await asyncio.sleep(0.1)
 
     async def _give_back(self, shard: int, record: LeaseRecord) -> bool:
+        self._held[shard].returned = True
         reply = await self._book.give_back(shard, record)
         if reply.ok:
             self._held.pop(shard, None)

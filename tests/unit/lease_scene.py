@@ -72,6 +72,8 @@ class Connection:
         self.there = 0.005
         """Seconds until a request is carried out."""
         self.back = 0.005
+        self.back_of_writes = 0.0
+        """How much longer the answers to writes take than those to reads."""
         self.cut = False
         self.answers_lost = False
         self.running = asyncio.Event()
@@ -97,7 +99,7 @@ class Connection:
                 found = self._server.carry_out(method, path, body)
                 if self.answers_lost and method != "GET":
                     await asyncio.sleep(3600)
-                await asyncio.sleep(self.back)
+                await asyncio.sleep(self.back + (0.0 if method == "GET" else self.back_of_writes))
                 reply = found
         await self.running.wait()
         return reply

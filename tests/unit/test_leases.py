@@ -298,6 +298,22 @@ def test_a_shard_is_given_back_when_its_writes_have_ended_and_not_before() -> No
     play(course)
 
 
+def test_a_look_that_is_faster_than_the_answer_to_giving_back_is_no_loss() -> None:
+    async def course(fleet: Fleet) -> None:
+        first = fleet.start(shards=2)
+        first.drain_seconds = TIMES.retry_period / 2
+        await until(lambda: first.held() == {0, 1})
+        second = fleet.start(shards=2)
+        await until(lambda: len(first.held()) == 1)
+        first.connection.back_of_writes = 2 * TIMES.retry_period
+        await until(lambda: len(second.held()) == 1)
+        await asyncio.sleep(4 * TIMES.retry_period)
+        assert not first.electing.done(), first.electing.exception()
+        assert first.held() | second.held() == {0, 1}
+
+    play(course)
+
+
 @pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1), (4, 6), (6, 4)])
 def test_another_number_of_shards_by_a_rolling_update(before: int, after: int) -> None:
     """As a Deployment does it: one with the new number comes; once it is ready, one with the old number goes."""
