@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from dispatcher.clusters.cache import resource_version
 from dispatcher.clusters.client import MERGE_PATCH, ApiServer, resource_path
 from dispatcher.clusters.reply import Outcome
 from dispatcher.core import names
@@ -70,7 +71,8 @@ class Drainer:
         path = resource_path(f"{names.API_GROUP}/{names.API_VERSION}", "workerclusters", name=cluster.name)
         reply = await self._management.request("PATCH", path, body=body, content_type=MERGE_PATCH)
         if reply.ok and reply.body is not None:
-            cluster.manifest = reply.body
+            if resource_version(reply.body) > resource_version(cluster.manifest):
+                cluster.manifest = reply.body  # else the watch was faster, and may have brought more
             logger.info(
                 "WorkerCluster is drained before it goes" if present else "WorkerCluster is released",
                 extra={"cluster": cluster.name},

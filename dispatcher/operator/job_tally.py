@@ -135,11 +135,12 @@ class JobTally:
             self._marked[new["metadata"]["uid"]] = new
 
     async def count_changes(self) -> None:
-        """Count what was marked, with breaks for other work."""
-        marked, self._marked = self._marked, {}
-        for number, (uid, manifest) in enumerate(marked.items(), start=1):
-            if uid not in self._marked:  # else it changed meanwhile and is counted next time
-                self._count(uid, manifest)
+        """Count what is marked, with breaks for other work."""
+        for number in range(1, len(self._marked) + 1):
+            if not self._marked:
+                return  # what went in a break was counted then
+            uid = next(iter(self._marked))
+            self._count(uid, self._marked.pop(uid))
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 

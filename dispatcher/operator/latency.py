@@ -32,6 +32,8 @@ class Latencies:
     def job_seen(self, manifest: dict[str, Any]) -> None:
         """A Job is seen for the first time; one that was dispatched before, or is suspended, has no clock."""
         metadata = manifest["metadata"]
+        # An earlier one of its name may have gone while its last write was under way.
+        self._changed.pop((metadata["namespace"], metadata["name"]), None)
         placed = names.PLACEMENT_ANNOTATION in (metadata.get("annotations") or {})
         if placed or manifest["spec"].get("suspend") or "deletionTimestamp" in metadata:
             return

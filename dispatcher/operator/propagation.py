@@ -186,8 +186,9 @@ class Propagation:
         self, namespace: str, uid: str, action: CopyDependencies, worker: CopyWorker, *, write: Write
     ) -> None:
         """Bring each object in line; every outcome is remembered for the next decision."""
+        # Once: the Job may go meanwhile, and what is noted of it then is forgotten.
+        known = self._provided[uid].setdefault((action.cluster, action.uid), {})
         for ref in action.objects:
-            known = self._provided[uid].setdefault((action.cluster, action.uid), {})
             before = known.get(ref, Provision())
             try:
                 known[ref] = await self._bring(namespace, ref, action, worker, write=write)
@@ -255,11 +256,11 @@ class Propagation:
 
     async def _read(self, namespace: str, ref: ObjectRef) -> dict[str, Any]:
         """The source with its data, read now."""
-        reply = await objects.get(self._management, ref.kind, namespace, ref.name)
         cache = self._watch(namespace, ref.kind).reflector.cache
+        known = cache.get(namespace, ref.name)
+        reply = await objects.get(self._management, ref.kind, namespace, ref.name)
         if reply.outcome is Outcome.NOT_FOUND:
-            known = cache.get(namespace, ref.name)
-            if known is not None:
+            if known is not None:  # what the watch has brought meanwhile is another one, and stays
                 cache.gone(namespace, ref.name, known["metadata"]["uid"])
             raise _Failed(None, "")
         if reply.outcome is Outcome.FORBIDDEN:

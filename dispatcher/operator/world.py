@@ -206,9 +206,15 @@ class World:
         return [ghost for ghost in self._ghosts.get(job_uid, {}).values() if not ghost.gone]
 
     def mirror_found(self, cluster: names.ClusterName, manifest: dict[str, Any]) -> None:
-        """A live read has found a mirror that was not seen; it is in the cluster's cache again."""
-        job_uid = manifest["metadata"]["labels"][names.JOB_UID_LABEL]
-        self._ghosts.get(job_uid, {}).pop((cluster, manifest["metadata"]["uid"]), None)
+        """A live read has found a mirror that was not seen; it is in the cluster's cache again, unless the watch has
+        told of its end before the read was answered.
+        """
+        metadata = manifest["metadata"]
+        worker = self.workers.get(cluster)
+        seen = worker.mirrors.get(metadata["namespace"], metadata["name"]) if worker is not None else None
+        if seen is not None and seen["metadata"]["uid"] == metadata["uid"]:
+            job_uid = metadata["labels"][names.JOB_UID_LABEL]
+            self._ghosts.get(job_uid, {}).pop((cluster, metadata["uid"]), None)
 
     def mirror_absent(self, key: Key, cluster: names.ClusterName, uid: str) -> None:
         """A live read has not found a mirror of this Job."""
@@ -297,7 +303,10 @@ class World:
     def attempt(self, key: Key, cluster: names.ClusterName, mirror: str, attempt: Attempt | None) -> None:
         """Remember how the last write for a mirror ended; None: it worked."""
         if attempt is not None:
-            self._attempts[key][(cluster, mirror)] = attempt
+            if (
+                key in self.jobs
+            ):  # else it went before the answer came, and a later one of its name starts afresh
+                self._attempts[key][(cluster, mirror)] = attempt
         elif key in self._attempts:
             self._attempts[key].pop((cluster, mirror), None)
 
