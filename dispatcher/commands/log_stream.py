@@ -75,7 +75,10 @@ class Follow:
         self._began = ""
 
     def frames(self) -> Iterator[Frame]:
-        """Until the Job has ended, and all was shown. Raises ClusterSaysNo."""
+        """Until the Job has ended, and all was shown. Raises ClusterSaysNo.
+
+        After a notice with ``"anew": true`` the clusters that are missing are named anew.
+        """
         lost_at: float | None = None
         tries = 0
         while True:
@@ -98,7 +101,8 @@ class Follow:
                     raise
                 if lost_at is None:
                     lost_at = time.monotonic()
-                    yield {"notice": f"the stream broke off and goes on when it can: {error.message}"}, b""
+                    text = f"the stream broke off and goes on when it can: {error.message}"
+                    yield {"notice": text, "anew": True}, b""
                 if time.monotonic() > lost_at + GIVE_UP_SECONDS:
                     raise
                 time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)])

@@ -66,7 +66,7 @@ def logs(
 
     They are read through the management API server, with your own rights: get on pods/log in the namespace, and on
     jobs/log of view.jobdispatcher.io. What is missing is said on standard error; the exit code is 1 then.
-    A follow whose connection breaks goes on where it was.
+    A follow whose connection breaks goes on where it was; a cluster that was away and came back is not missing.
 
     \b
     Examples:
@@ -106,7 +106,10 @@ def logs(
         return
     except ClusterSaysNo as error:
         raise explained(management, error) from None
-    if printer.missing:
+    if follow and printer.away:
+        names = ", ".join(sorted(printer.away))
+        click.echo(f"error: the logs of {names} are not complete: away when the Job ended", err=True)
+    if printer.away or printer.incomplete:
         raise click.exceptions.Exit(1)
 
 
@@ -118,13 +121,15 @@ class Printer:
         self._prefix = prefix
         self._coloured = coloured
         self._before: dict[tuple[str, str, str], bytes] = {}
-        self.missing = False
-        """Whether something could not be read."""
+        self.away: set[str] = set()
+        """The clusters that are missing now."""
+        self.incomplete = False
+        """Whether something else could not be read."""
 
     def show(self, head: Manifest, content: bytes) -> None:
         """Print one frame; notices go to standard error."""
         if "notice" in head:
-            self.missing = self.missing or bool(head.get("error"))
+            self._note(head)
             word = "error" if head.get("error") else "note"
             self._stream.flush()
             click.echo(f"{word}: {head['notice']}", err=True)
@@ -134,6 +139,16 @@ class Printer:
             content = before + content[:-1].replace(b"\n", b"\n" + before) + b"\n"
         self._stream.write(content)
         self._stream.flush()
+
+    def _note(self, notice: Manifest) -> None:
+        if "missing" in notice:
+            self.away.add(notice["missing"])
+        elif "back" in notice:
+            self.away.discard(notice["back"])
+        elif notice.get("anew"):
+            self.away.clear()
+        else:
+            self.incomplete = self.incomplete or bool(notice.get("error"))
 
     def _prefix_of(self, head: Manifest) -> bytes:
         key = (head["cluster"], head["pod"], head["container"])

@@ -2,7 +2,8 @@
 
 Plain: lines, each with ``[cluster/pod/container] `` before it where asked for. Frames: a JSON line ``{"cluster",
 "pod", "container", "index", "bytes"}`` and then so many bytes of whole lines; or a line ``{"notice", "error"}``,
-which says what is missing, with ``"again": true`` where another request would go on; or ``{"alive": true}``, by which
+which says what is missing, with ``"again": true`` where another request would go on, ``"missing": CLUSTER`` where a
+cluster is away, ``"back": CLUSTER`` where it is missing no more; or ``{"alive": true}``, by which
 a reader knows that a silent follow has not been lost on the way. A reader of frames decides itself on prefixes and
 colours, and no log can pose as a notice.
 """
@@ -48,10 +49,15 @@ class Output:
         async with self._lock:
             await self._writer.write(data)
 
-    async def notice(self, text: str, *, error: bool = False, again: bool = False) -> None:
-        """Say what is not there. ``again``: another request would go on."""
+    async def notice(
+        self, text: str, *, error: bool = False, again: bool = False, missing: str = "", back: str = ""
+    ) -> None:
+        """Say what is not there. ``again``: another request would go on. ``missing``, ``back``: of which cluster
+        nothing can be read, or everything again.
+        """
         if self._frames:
-            said = {"notice": text, "error": error, **({"again": True} if again else {})}
+            marks = {"again": again, "missing": missing, "back": back}
+            said = {"notice": text, "error": error, **{key: mark for key, mark in marks.items() if mark}}
             data = orjson.dumps(said) + b"\n"
         else:
             data = f"[job-dispatcher] {text}\n".encode()

@@ -1,4 +1,4 @@
-"""The logs of a Job's pods as one stream, to its end or followed.
+"""The logs of a Job's pods as they are now, as one stream; ``following.py`` goes on from there.
 
 Memory is bounded whatever the reader's speed: each source holds one block and one begun line, and reads on only when
 its block has been sent.
@@ -6,69 +6,50 @@ its block has been sent.
 
 import asyncio
 import contextlib
-import dataclasses
-from collections.abc import Awaitable, Callable
-from time import monotonic
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
-from dispatcher.clusters.pods import LogBroken, is_not_started, read_log
+from dispatcher.clusters.pods import LogBroken, read_log
 from dispatcher.clusters.reply import Manifest, Outcome, Reply
 from dispatcher.view.lines import Cutter, Output
 from dispatcher.view.options import LogOptions
 from dispatcher.view.sources import Missing, Pod, Sources
-from dispatcher.view.stamps import Stamps
 from dispatcher.view.status import Refused
 
 AT_ONCE: Final = 10
 """Logs that one reader gets at once where they have an end."""
-FOLLOWED: Final = 50
-"""Pods that one reader follows at once; more wait until one of them ends."""
-ALIVE_SECONDS: Final = 15.0
-"""Between two signs of life in a follow; the plugin misses them after four times that."""
-LOOK_SECONDS: Final = 1.0
-"""Between two looks for new pods while following."""
-QUIET_SECONDS: Final = 2.0
-"""How long the log of an ended pod may say nothing before it counts as read."""
 STALLED_SECONDS: Final = 20.0
 """How long a log that has an end may stand still before its cluster counts as missing."""
 
-_BEGINNINGS: Final = ("tailLines", "sinceSeconds", "sinceTime")
-"""Where a log begins, unless it is resumed."""
-
-
-@dataclasses.dataclass(slots=True)
-class _Followed:
-    pod: Pod
-    task: asyncio.Task[None]
+Slot: TypeAlias = Callable[[str], contextlib.AbstractAsyncContextManager[Any]]
+"""A turn to have one more stream open to a cluster."""
 
 
 class LogReader:
     """Serves one request."""
 
-    def __init__(
-        self,
-        sources: Sources,
-        output: Output,
-        *,
-        options: LogOptions,
-        stopping: asyncio.Event,
-        slot: Callable[[str], contextlib.AbstractAsyncContextManager[Any]],
-    ) -> None:
-        """``slot``: a turn to have one more stream open to a cluster."""
-        self._sources = sources
-        self._output = output
-        self._options = options
-        self._stopping = stopping
-        self._slot = slot
+    def __init__(self, sources: Sources, output: Output, *, options: LogOptions, slot: Slot) -> None:
+        self.sources = sources
+        self.output = output
+        self.options = options
+        self.slot = slot
+
+    def clusters(self, job: Manifest) -> list[str]:
+        """Where there may be pods that the options name. Raises Refused 404 for a cluster that does not exist."""
+        clusters = self.sources.clusters_of(job)
+        if self.options.cluster:
+            self.sources.place(self.options.cluster)
+            clusters = [name for name in clusters if name == self.options.cluster]
+        return clusters
 
     async def find(self, job: Manifest) -> tuple[list[Pod], list[Missing]]:
-        """The pods that the options name, and the clusters that cannot be read."""
-        clusters = self._sources.clusters_of(job)
-        if self._options.cluster:
-            self._sources.place(self._options.cluster)
-            clusters = [name for name in clusters if name == self._options.cluster]
-        pods, missing = await self._sources.pods(job, clusters)
-        wanted = self._options
+        """The pods that the options name, and the clusters that cannot be read. Raises Refused."""
+        return await self.look(job, self.clusters(job))
+
+    async def look(self, job: Manifest, clusters: list[str]) -> tuple[list[Pod], list[Missing]]:
+        """The same, on these clusters."""
+        pods, missing = await self.sources.pods(job, clusters)
+        wanted = self.options
         chosen = [
             pod
             for pod in pods
@@ -76,11 +57,23 @@ class LogReader:
         ]
         return chosen, missing
 
+    async def glance(self, job: Manifest, *, seconds: float) -> list[Pod]:
+        """The pods on those clusters that answer in time. Raises Refused."""
+        looks = [asyncio.create_task(self.look(job, [cluster])) for cluster in self.clusters(job)]
+        if not looks:
+            return []
+        try:
+            done, _ = await asyncio.wait(looks, timeout=seconds)
+            return [pod for look in looks if look in done for pod in look.result()[0]]
+        finally:
+            for look in looks:
+                look.cancel()
+
     async def read(self, pods: list[Pod], missing: list[Missing]) -> None:
         """Send everything there is now."""
         for entry in missing:
-            await self._output.notice(str(entry), error=True)
-        room = asyncio.Semaphore(AT_ONCE if self._options.frames or self._options.prefix else 1)
+            await self.output.notice(str(entry), error=True, missing=entry.cluster)
+        room = asyncio.Semaphore(AT_ONCE if self.options.frames or self.options.prefix else 1)
 
         async def one(pod: Pod) -> None:
             async with room:
@@ -90,60 +83,9 @@ class LogReader:
             for pod in pods:
                 group.create_task(one(pod))
 
-    async def follow(self, job: Manifest, refresh: Callable[[], Awaitable[Manifest]]) -> None:
-        """Send what there is, and what comes, until the Job has ended and all is sent."""
-        followed: dict[str, _Followed] = {}
-        away: dict[str, str] = {}
-        room = asyncio.Semaphore(FOLLOWED)
-        async with asyncio.TaskGroup() as group:
-            ended = False
-            alive_at = monotonic()
-            while not self._stopping.is_set():
-                if monotonic() >= alive_at + ALIVE_SECONDS:
-                    await self._output.alive()
-                    alive_at = monotonic()
-                pods, missing = await self.find(job)
-                for entry in missing:
-                    if entry.cluster not in away:
-                        await self._output.notice(str(entry), error=True)
-                for name in set(away) - {entry.cluster for entry in missing}:
-                    await self._output.notice(f"cluster {name} is back")
-                away = {entry.cluster: entry.why for entry in missing}
-                present = set()
-                for pod in pods:
-                    present.add(pod.uid)
-                    if pod.uid in followed:
-                        followed[pod.uid].pod = pod
-                    else:
-                        record = _Followed(pod, None)  # type: ignore[arg-type]
-                        record.task = group.create_task(self._follow_one(record, room))
-                        followed[pod.uid] = record
-                for uid, record in followed.items():
-                    if uid not in present and record.pod.cluster not in away:
-                        record.pod = _gone(record.pod)
-                if ended and all(record.task.done() for record in followed.values()):
-                    return
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        await self._stopping.wait()
-                if not ended:
-                    try:
-                        job = await refresh()
-                    except Refused as refused:
-                        if refused.code != 404:
-                            continue
-                        ended = True
-                    ended = ended or _has_ended(job) or self._chosen_ended(followed)
-            for record in followed.values():
-                record.task.cancel()
-            await self._output.notice("the dispatcher stops; ask again to go on", error=True, again=True)
-
-    def _chosen_ended(self, followed: dict[str, _Followed]) -> bool:
-        """Whether the one pod that was named has ended."""
-        return bool(self._options.pod and followed) and all(r.pod.ended for r in followed.values())
-
-    def _params(self, pod: Pod) -> tuple[str, dict[str, str | int]]:
-        options = self._options
+    def parameters(self, pod: Pod) -> tuple[str, dict[str, str | int]]:
+        """The container to read, and the query for its log."""
+        options = self.options
         container = options.container or pod.default_container
         params: dict[str, str | int] = {"container": container}
         for key, value in (
@@ -158,105 +100,33 @@ class LogReader:
                 params[key] = "true"
         return container, params
 
+    def open(self, pod: Pod, params: dict[str, str | int], *, idle: float | None) -> Any:
+        """The blocks of a log; see :func:`read_log`. Raises Refused where the cluster cannot be read."""
+        namespace = pod.manifest["metadata"]["namespace"]
+        return read_log(self.sources.api(pod.cluster), namespace, pod.name, params=params, idle_timeout=idle)
+
     async def _whole(self, pod: Pod) -> None:
-        container, params = self._params(pod)
+        container, params = self.parameters(pod)
         cutter = Cutter()
         try:
-            async with self._slot(pod.cluster):
-                blocks = self._open(pod, params, idle=STALLED_SECONDS)
+            async with self.slot(pod.cluster):
+                blocks = self.open(pod, params, idle=STALLED_SECONDS)
                 async with contextlib.aclosing(blocks):
                     async for block in blocks:
                         if lines := cutter.whole(block):
-                            await self._output.lines(pod, container, lines)
+                            await self.output.lines(pod, container, lines)
             if rest := cutter.rest():
-                await self._output.lines(pod, container, rest)
+                await self.output.lines(pod, container, rest)
         except LogBroken as broken:
             if rest := cutter.rest():
-                await self._output.lines(pod, container, rest)
-            await self._output.notice(_why(pod, broken.reply), error=True)
+                await self.output.lines(pod, container, rest)
+            await self.output.notice(why(pod, broken.reply), error=True)
         except Refused as refused:
-            await self._output.notice(f"{pod.cluster}/{pod.name}: {refused.message}", error=True)
-
-    async def _follow_one(self, record: _Followed, room: asyncio.Semaphore) -> None:
-        """From the first line to the pod's end, over broken connections and restarted containers."""
-        container, params = self._params(record.pod)
-        params["timestamps"] = "true"
-        if since := self._options.after.get(f"{record.pod.cluster}/{record.pod.name}"):
-            params = {key: value for key, value in params.items() if key not in _BEGINNINGS}
-            params["sinceTime"] = since
-        stamps = Stamps(wanted=self._options.timestamps)
-        said = ""
-        async with room:
-            while True:
-                over = record.pod.ended
-                if over:
-                    params.pop("follow", None)
-                else:
-                    params["follow"] = "true"
-                broken: LogBroken | None = None
-                try:
-                    async with self._slot(record.pod.cluster):
-                        await self._pass_on(record, container, params, stamps)
-                except LogBroken as error:
-                    broken = error
-                except Refused as refused:
-                    broken = LogBroken(Reply(Outcome.UNREACHABLE, message=refused.message))
-                if broken is not None and broken.reply.outcome is Outcome.NOT_FOUND:
-                    return
-                if broken is not None and not is_not_started(broken.reply):
-                    refusal = broken.reply.outcome in (Outcome.INVALID, Outcome.FORBIDDEN)
-                    if refusal or (over and said):
-                        await self._output.notice(_why(record.pod, broken.reply), error=True)
-                        return
-                    if broken.reply.message != said:
-                        said = broken.reply.message
-                        await self._output.notice(_why(record.pod, broken.reply))
-                if over and (broken is None or is_not_started(broken.reply)):
-                    return
-                if since := stamps.resume():
-                    params = {key: value for key, value in params.items() if key not in _BEGINNINGS}
-                    params["sinceTime"] = since
-                await asyncio.sleep(LOOK_SECONDS)
-
-    async def _pass_on(
-        self, record: _Followed, container: str, params: dict[str, str | int], stamps: Stamps
-    ) -> None:
-        """One connection: until the server ends it, or the pod has ended and nothing more comes."""
-        cutter = Cutter()
-        blocks = self._open(record.pod, params, idle=None)
-        iterator = blocks.__aiter__()
-        async with contextlib.aclosing(blocks):
-            coming: asyncio.Future[bytes] | None = None
-            try:
-                while True:
-                    coming = coming or asyncio.ensure_future(iterator.__anext__())
-                    await asyncio.wait([coming], timeout=QUIET_SECONDS)
-                    if not coming.done():
-                        if record.pod.ended:
-                            break  # not every kubelet ends the stream of an ended pod
-                        continue
-                    done, coming = coming, None
-                    try:
-                        block = done.result()
-                    except StopAsyncIteration:
-                        break
-                    if lines := stamps.new(cutter.whole(block)):
-                        await self._output.lines(record.pod, container, lines)
-                if lines := stamps.new(cutter.rest()):
-                    await self._output.lines(record.pod, container, lines)
-            finally:
-                if coming is not None:
-                    coming.cancel()
-                    await asyncio.wait([coming])
-                    if not coming.cancelled():
-                        coming.exception()
-
-    def _open(self, pod: Pod, params: dict[str, str | int], *, idle: float | None) -> Any:
-        namespace = pod.manifest["metadata"]["namespace"]
-        return read_log(self._sources.api(pod.cluster), namespace, pod.name, params=params, idle_timeout=idle)
+            await self.output.notice(f"{pod.cluster}/{pod.name}: {refused.message}", error=True)
 
 
-def _why(pod: Pod, reply: Reply) -> str:
+def why(pod: Pod, reply: Reply) -> str:
+    """What to say of a log that cannot be read."""
     if reply.outcome is Outcome.FORBIDDEN:
         text = (
             f"{reply.message}; the dispatcher's account there needs a rule "
@@ -265,14 +135,3 @@ def _why(pod: Pod, reply: Reply) -> str:
     else:
         text = reply.message or reply.reason
     return f"{pod.cluster}/{pod.name}: {' '.join(text.split())}"
-
-
-def _gone(pod: Pod) -> Pod:
-    """A pod that is not there any more, as one that has ended."""
-    status = {**(pod.manifest.get("status") or {}), "phase": "Failed"}
-    return Pod(pod.cluster, {**pod.manifest, "status": status})
-
-
-def _has_ended(job: Manifest) -> bool:
-    conditions = (job.get("status") or {}).get("conditions") or ()
-    return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)

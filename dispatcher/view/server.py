@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime
+import functools
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -14,12 +15,13 @@ from dispatcher.clusters.client import ApiServer
 from dispatcher.view import discovery
 from dispatcher.view.access import Access
 from dispatcher.view.certificates import ServingCertificate
+from dispatcher.view.following import Follow
 from dispatcher.view.front_proxy import FrontProxy
 from dispatcher.view.lines import Output
 from dispatcher.view.logs import LogReader
 from dispatcher.view.options import read_options
 from dispatcher.view.proxy import Proxy
-from dispatcher.view.sources import Place, Sources
+from dispatcher.view.sources import Missing, Place, Sources
 from dispatcher.view.status import Refused, answer, warning
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ LOOK_SECONDS: Final = 15.0
 """Between two looks at the front proxy's CA and our own certificate."""
 STREAMS_A_CLUSTER: Final = 64
 """Logs open at once on one cluster; the controller's own requests share its connection pool of 100."""
+GLANCE_SECONDS: Final = 1.0
+"""For which a follow waits for clusters before it begins; those that are slower come in when they answer."""
 STOP_SECONDS: Final = 3.0
 
 _PLAIN_PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._:~-]+)+/?")
@@ -162,8 +166,12 @@ class ViewServer:
         job = await self._sources.job(namespace, name)
         response = web.StreamResponse(headers={"Content-Type": "text/plain", "Cache-Control": "no-cache"})
         output = Output(response, frames=options.frames, prefix=options.prefix)
-        reader = LogReader(self._sources, output, options=options, stopping=self._stopping, slot=self._slot)
-        pods, missing = await reader.find(job)
+        reader = LogReader(self._sources, output, options=options, slot=self._slot)
+        missing: list[Missing] = []
+        if options.follow:
+            pods = await reader.glance(job, seconds=GLANCE_SECONDS)
+        else:
+            pods, missing = await reader.find(job)
         if not options.follow and not pods and not missing:
             raise Refused(404, _none(options, namespace, name))
         if pods and options.container and all(options.container not in pod.containers for pod in pods):
@@ -176,7 +184,8 @@ class ViewServer:
         gone = False  # the reader
         try:
             if options.follow:
-                await reader.follow(job, lambda: self._sources.job(namespace, name))
+                refresh = functools.partial(self._sources.job, namespace, name)
+                await Follow(reader, job, refresh=refresh, stopping=self._stopping).run()
             else:
                 await reader.read(pods, missing)
         except* OSError:

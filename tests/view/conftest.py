@@ -1,10 +1,12 @@
 """A dispatcher with its view API, registered with the lab's management plane."""
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from hack.lab import Lab
 from hack.running.controller import Controller
@@ -12,6 +14,11 @@ from hack.running.view import registered, wait_available
 from tests.cli.conftest import People
 from tests.cli.plugin import MANAGED_BY, Plugin, manifest, namespace_everywhere
 from tests.view.streams import cri
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loop of the product: how it ends connections and times out is not asyncio's own."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 class Serving:
