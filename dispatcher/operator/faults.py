@@ -6,7 +6,8 @@
 ``JOB_DISPATCHER_PAUSE_AT_WRITE=create#2:before`` pauses it (SIGSTOP) before its second POST of a mirror;
 ``create#2:sending`` after the last question whether it may write, with nothing left to do but to hand the bytes
 over: what such a write does when it is sent much too late has to be harmless by its own guards. Kinds of writes:
-status, finalizer (its removal; both of a Job), create, seed, patch, patch-status, delete (of a mirror).
+status, finalizer (its removal; both of a Job), create, seed, patch, patch-status, delete (of a mirror), copy (of a
+ConfigMap or Secret), namespace.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tests.integration.planes import (
     is_dispatched,
     make_job,
 )
+from tests.integration.test_high_availability import QUICK, end, leads, start, until
 
 pytestmark = pytest.mark.lab
 
@@ -362,3 +363,69 @@ async def test_a_crash_between_the_copies_and_the_start_is_no_harm(
         await followed.job_when("crash", is_gone)
     finally:
         again.stop()
+
+
+async def sent_much_too_late(
+    lab: Lab, planes: Planes, job: Manifest, *, at: str, gone: Callable[[], Awaitable[None]]
+) -> None:
+    """A leader is paused at a write; the other one sees the whole Job through; then that write goes out after all.
+
+    ``gone`` returns when nothing of the Job is left on the workers.
+    """
+    name, managed_by = job["metadata"]["name"], f"jobdispatcher.io/late-{at}"
+    job["spec"]["managedBy"] = managed_by
+    resource = {"copy": "configmaps", "namespace": "namespaces"}[at]
+    audits = [Audit(plane, account="job-dispatcher:job-dispatcher") for plane in lab.workers]
+
+    def writes() -> int:
+        targets = [
+            event["objectRef"] for audit in audits for event in audit.events() if event["verb"] == "create"
+        ]
+        here = [it for it in targets if planes.namespace in (it.get("namespace"), it.get("name"))]
+        return sum(target["resource"] == resource for target in here)
+
+    first = await start(lab, managed_by, *QUICK, pause=f"{at}#1:sending")
+    second = None
+    try:
+        await until(leads(first), what="the first leads")
+        second = await start(lab, managed_by, *QUICK)
+        await planes.create(job)
+        await until(lambda: first.is_paused, what=f"pause at {at}")
+        await until(leads(second), what="the takeover")
+        done = await planes.job_when(name, is_complete)
+        assert count(done, "succeeded") == 1
+        await planes.delete(name)
+        await planes.job_when(name, is_gone)
+        await gone()
+        before = writes()
+        first.resume()
+        await until(lambda: not first.is_running, what="the end of the one that lost the Lease")
+        await until(lambda: writes() > before, what="the late write")
+        await gone()
+    finally:
+        await end(first, *([second] if second is not None else []))
+
+
+async def test_a_copy_or_a_namespace_that_is_sent_much_too_late_is_no_harm(
+    followed: Followed, makes_namespaces: str, lab: Lab
+) -> None:
+    there = Planes(followed.management, followed.workers, namespace=makes_namespaces)
+    await followed.propagates("ConfigMap", "Secret")
+    await followed.sources()
+
+    async def no_copy() -> None:
+        for api in followed.workers:
+            await followed.object_when(api, "ConfigMap", "settings", is_gone)
+
+    async def no_mirror() -> None:
+        await there.job_when("late", is_gone, on=there.workers[0])
+
+    single: Manifest = {"parallelism": 1, "completions": 1}
+    made = make_job("late", managed_by=None, namespace=makes_namespaces, **single)
+    made["metadata"]["annotations"] = {
+        names.PREFERENCES_ANNOTATION: '{"clusters": {"worker-1": {"weight": 1}}}'
+    }
+    await asyncio.gather(
+        sent_much_too_late(lab, followed, followed.job("late", **single), at="copy", gone=no_copy),
+        sent_much_too_late(lab, there, made, at="namespace", gone=no_mirror),
+    )
