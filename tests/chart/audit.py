@@ -35,6 +35,8 @@ class Audit:
         with self._path.open("rb") as log:
             log.seek(self._begin)
             for line in log:
+                if not line.endswith(b"\n"):
+                    return  # it is being written
                 event = json.loads(line)
                 target = event.get("objectRef")
                 if event["user"]["username"] != self._user or not target or not target.get("resource"):
