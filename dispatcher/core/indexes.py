@@ -1,9 +1,11 @@
 """Sets of completion indexes, in the form in which a Job's status writes them."""
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
 from typing import Final, Self
 
@@ -11,15 +13,20 @@ Interval = tuple[int, int]
 """First and last index, both inclusive, ``0 <= first <= last``."""
 
 _INTERVAL: Final = re.compile(r"([0-9]{1,10})(?:-([0-9]{1,10}))?")
+_LONG_TEXT: Final = 200
+"""Characters. Longer texts are remembered with the set that they stand for: reading one costs far more."""
+_REMEMBERED: Final = 2_000_000
+"""Characters of all texts that are remembered; their sets take about twenty times as much memory."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class IndexSet:
     """An immutable set of non-negative integers.
 
     A Job may have 100,000 indexes, most of them in few runs; every operation takes time in proportion to the
-    number of intervals, not of indexes. The constructor trusts its argument; anything not yet in the normal
-    form goes through :meth:`from_intervals`.
+    number of intervals, not of indexes, and only where the two sets overlap. One that changes nothing gives the set
+    itself. The constructor trusts its argument; anything not yet in the normal form goes through
+    :meth:`from_intervals`.
     """
 
     intervals: tuple[Interval, ...] = ()
@@ -48,7 +55,7 @@ class IndexSet:
         return cls.from_intervals((index, index) for index in indexes)
 
     @classmethod
-    def parse(cls, text: str | None) -> Self:
+    def parse(cls, text: str | None) -> "IndexSet":
         """Read ``status.completedIndexes`` or ``status.failedIndexes``, for example ``"1,3-5,7"``.
 
         Raises:
@@ -57,6 +64,9 @@ class IndexSet:
         """
         if not text:
             return cls()
+        known = _texts.find(text)
+        if known is not None:
+            return known
         intervals: list[Interval] = []
         previous = -1
         for item in text.split(","):
@@ -69,20 +79,32 @@ class IndexSet:
                 raise ValueError(f"malformed indexes: {item[:40]!r} is not in increasing order")
             intervals.append((first, last))
             previous = last
-        return cls(_joined(intervals))
+        parsed = cls(_joined(intervals))
+        _texts.remember(text, parsed)
+        return parsed
 
     def format(self) -> str:
         """The text that the Job controller writes: a run of two as ``2,3``, a longer one as ``2-4``."""
-        return ",".join(
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        text = ",".join(
             str(first) if first == last else f"{first}{',' if last == first + 1 else '-'}{last}"
             for first, last in self.intervals
         )
+        _texts.remember(text, self)  # the API server sends it back
+        return text
 
     @property
     def is_empty(self) -> bool:
         return not self.intervals
 
     def __len__(self) -> int:
+        return self._size
+
+    @cached_property
+    def _size(self) -> int:
         return sum(last - first + 1 for first, last in self.intervals)
 
     def __contains__(self, index: object) -> bool:
@@ -91,21 +113,42 @@ class IndexSet:
         after = bisect_right(self.intervals, index, key=itemgetter(0))
         return after > 0 and index <= self.intervals[after - 1][1]
 
+    def includes(self, other: "IndexSet") -> bool:
+        """Whether every index of the other set is in this one."""
+        for first, last in other.intervals:
+            after = bisect_right(self.intervals, first, key=itemgetter(0))
+            if after == 0 or self.intervals[after - 1][1] < last:
+                return False
+        return True
+
     def indexes(self) -> Iterator[int]:
         """Every single index, ascending."""
         for first, last in self.intervals:
             yield from range(first, last + 1)
 
     def __or__(self, other: "IndexSet") -> "IndexSet":
+        if len(other.intervals) > len(self.intervals):
+            return other | self
         if not other.intervals:
             return self
-        if not self.intervals:
-            return other
+        mine, theirs = self.intervals, other.intervals
+        # What touches the other set's span, neighbours included; the rest stays as it is.
+        begin, end = _touching(mine, theirs[0][0] - 1, theirs[-1][1] + 1)
+        if mine[begin:end] == theirs:
+            return self
         # Two ascending runs: sorting merges them in linear time.
-        return IndexSet(_joined(sorted(self.intervals + other.intervals)))
+        joined = _joined(sorted(mine[begin:end] + theirs))
+        return self if joined == mine[begin:end] else IndexSet(mine[:begin] + joined + mine[end:])
 
     def __and__(self, other: "IndexSet") -> "IndexSet":
-        mine, theirs = self.intervals, other.intervals
+        if not self.intervals or not other.intervals:
+            return EMPTY
+        mine = _within(self.intervals, other.intervals[0][0], other.intervals[-1][1])
+        theirs = _within(other.intervals, self.intervals[0][0], self.intervals[-1][1])
+        if len(other.intervals) == 1 or mine == theirs:
+            return self if len(mine) == len(self.intervals) and mine == self.intervals else IndexSet(mine)
+        if len(self.intervals) == 1:
+            return IndexSet(theirs)
         common: list[Interval] = []
         at = their_at = 0
         while at < len(mine) and their_at < len(theirs):
@@ -120,10 +163,20 @@ class IndexSet:
         return IndexSet(tuple(common))
 
     def __sub__(self, other: "IndexSet") -> "IndexSet":
-        theirs = other.intervals
+        if not self.intervals or not other.intervals:
+            return self
+        if self.intervals == other.intervals:
+            return EMPTY
+        begin, end = _touching(self.intervals, other.intervals[0][0], other.intervals[-1][1])
+        mine = self.intervals[begin:end]
+        if not mine:
+            return self
+        theirs = _within(other.intervals, mine[0][0], mine[-1][1])
+        if not theirs:
+            return self
         rest: list[Interval] = []
         their_at = 0
-        for first, last in self.intervals:
+        for first, last in mine:
             while their_at < len(theirs) and theirs[their_at][1] < first:
                 their_at += 1
             at = their_at
@@ -136,7 +189,7 @@ class IndexSet:
             their_at = max(their_at, at - 1)
             if first <= last:
                 rest.append((first, last))
-        return IndexSet(tuple(rest))
+        return IndexSet(self.intervals[:begin] + tuple(rest) + self.intervals[end:])
 
     def lowest(self, count: int) -> "IndexSet":
         """The ``count`` smallest indexes, or all when there are fewer."""
@@ -171,6 +224,55 @@ def _joined(ascending: Iterable[Interval]) -> tuple[Interval, ...]:
         else:
             joined.append((first, last))
     return tuple(joined)
+
+
+def _touching(intervals: tuple[Interval, ...], first: int, last: int) -> tuple[int, int]:
+    """From which to before which position intervals have an index in ``first`` … ``last``."""
+    begin = bisect_left(intervals, first, key=itemgetter(1))
+    return begin, bisect_right(intervals, last, lo=begin, key=itemgetter(0))
+
+
+def _within(intervals: tuple[Interval, ...], first: int, last: int) -> tuple[Interval, ...]:
+    """What of the intervals lies in ``first`` … ``last``."""
+    begin, end = _touching(intervals, first, last)
+    if begin == end:
+        return ()
+    lowest, highest = intervals[begin], intervals[end - 1]
+    if first <= lowest[0] and highest[1] <= last:
+        return intervals[begin:end]
+    if begin + 1 == end:
+        return ((max(first, lowest[0]), min(last, lowest[1])),)
+    return (
+        (max(first, lowest[0]), lowest[1]),
+        *intervals[begin + 1 : end - 1],
+        (highest[0], min(last, highest[1])),
+    )
+
+
+class _Texts:
+    """Long texts and their sets, those used last: a Job's are looked at again with every change of a mirror."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, IndexSet] = OrderedDict()
+        self._characters = 0
+
+    def find(self, text: str) -> IndexSet | None:
+        if len(text) < _LONG_TEXT or text not in self._known:
+            return None
+        self._known.move_to_end(text)
+        return self._known[text]
+
+    def remember(self, text: str, indexes: IndexSet) -> None:
+        if len(text) < _LONG_TEXT or text in self._known:
+            return
+        self._known[text] = indexes
+        self._characters += len(text)
+        while self._characters > _REMEMBERED:
+            oldest, _ = self._known.popitem(last=False)
+            self._characters -= len(oldest)
+
+
+_texts: Final = _Texts()
 
 
 EMPTY: Final = IndexSet()
