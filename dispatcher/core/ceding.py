@@ -6,7 +6,6 @@ between two writes of the status, of the lowest indexes that are left; so what l
 not begun, as long as the resourceVersion that was looked at still holds.
 """
 
-import json
 from typing import Any
 
 from dispatcher.core import names
@@ -15,7 +14,7 @@ from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Job
 from dispatcher.core.mirror import Mirror, completed_indexes, credited, failed_indexes
 from dispatcher.core.observation import Observation
-from dispatcher.core.placement import Share, share_record
+from dispatcher.core.placement import Share, share_text
 from dispatcher.core.progress import Progress
 
 
@@ -28,14 +27,20 @@ def excess(job: Job, share: Share, mirror: Mirror, progress: Progress) -> IndexS
         if share.completions is None:
             return 0
         return max(0, int(mirror.spec.get("completions") or 0) - credited(mirror) - share.completions)
-    return undecided_indexes(job, mirror) - (share.indexes - progress.completed)
+    everything, own = _indexes_of(job, mirror), share.indexes
+    unwanted = (everything - own) | (everything & own & progress.completed)
+    return unwanted - completed_indexes(mirror) - failed_indexes(mirror)
 
 
 def undecided_indexes(job: Job, mirror: Mirror) -> IndexSet:
     """The indexes that a mirror has not decided."""
+    return _indexes_of(job, mirror) - completed_indexes(mirror) - failed_indexes(mirror)
+
+
+def _indexes_of(job: Job, mirror: Mirror) -> IndexSet:
+    """All that a mirror would decide: an elastic Job may have fewer than it was made with."""
     completions = min(int(mirror.spec.get("completions") or 0), job.completions or 0)
-    everything = IndexSet.interval(0, completions - 1)
-    return everything - completed_indexes(mirror) - failed_indexes(mirror)
+    return IndexSet.interval(0, completions - 1)
 
 
 def may_cede(observation: Observation, mirror: Mirror) -> bool:
@@ -91,7 +96,7 @@ def cede(observation: Observation, share: Share, mirror: Mirror, progress: Progr
     if not may_cede(observation, mirror):
         return None
     succeeded = mirror.count("succeeded")
-    annotations = {names.SHARE_ANNOTATION: json.dumps(share_record(share), separators=(",", ":"))}
+    annotations = {names.SHARE_ANNOTATION: share_text(share)}
     status: dict[str, Any]
     if isinstance(found, int):
         left = int(mirror.spec.get("completions") or 0) - succeeded

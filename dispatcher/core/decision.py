@@ -30,7 +30,7 @@ from dispatcher.core.actions import Action, Claim, Decision, Event, WriteJob
 from dispatcher.core.job import Job
 from dispatcher.core.mirror import Mirror
 from dispatcher.core.observation import Observation
-from dispatcher.core.placement import Counts, Placement, Share, ShareState, format_placement, with_epochs
+from dispatcher.core.placement import Counts, Placement, Share, ShareState, with_epochs
 from dispatcher.core.placing import Problem
 from dispatcher.core.sight import Seen
 from dispatcher.core.status import StatusDraft, seconds_until
@@ -100,7 +100,7 @@ def _begin(observation: Observation, placement: Placement, events: tuple[Event, 
     if wished.complaint:
         reason = "PreferencesMalformed" if wished.malformed else "PreferencesIgnored"
         events = (*events, Event("Warning", reason, wished.complaint))
-    return replace(_write(observation, draft, placement, events), claim=claim)
+    return _write(observation, draft, placement, events, claim=claim)
 
 
 def _continue(observation: Observation, persisted: Placement) -> Decision:
@@ -148,7 +148,7 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
             events += dispatched.tell_waiting(draft, placed.waiting or capacity.shortage(observation, claim))
     told = dispatched.tell_dispatched(observation, seen, placement, draft, problem)
     events += told.events
-    decided = placement.structure() != persisted.structure() or told.turned or bool(events)
+    decided = placement.structure != persisted.structure or told.turned or bool(events)
     write = _draft_write(observation, draft, placement, tuple(events))
     if decided and write is not None:
         return Decision((write,), claim=claim)
@@ -255,7 +255,7 @@ def _end(observation: Observation, seen: Seen, outcome: Verdict) -> Decision:
         draft.finish(outcome, seen.counting(), observation.now)
         events = (*events, _end_event(outcome))
     write = _draft_write(observation, draft, seen.placement, events)
-    if new or events or seen.placement.structure() != seen.persisted.structure():
+    if new or events or seen.placement.structure != seen.persisted.structure:
         return Decision((write,) if write else ())
     ready = {
         share.id for share in seen.placement.shares if observation.is_ready(share.cluster, share.cluster_uid)
@@ -319,14 +319,19 @@ def _refuse(observation: Observation, problem: Problem) -> Decision:
     events: tuple[Event, ...] = ()
     if before is None or before.status != "False" or before.reason != problem.reason:
         events = (Event("Warning", problem.reason, problem.message),)
-    return replace(_write(observation, draft, None, events), claim=problem.claim)
+    return _write(observation, draft, None, events, claim=problem.claim)
 
 
 def _write(
-    observation: Observation, draft: StatusDraft, placement: Placement | None, events: tuple[Event, ...]
+    observation: Observation,
+    draft: StatusDraft,
+    placement: Placement | None,
+    events: tuple[Event, ...],
+    *,
+    claim: Claim | None = None,
 ) -> Decision:
     write = _draft_write(observation, draft, placement, events)
-    return Decision((write,) if write is not None else ())
+    return Decision((write,) if write is not None else (), claim=claim)
 
 
 def _draft_write(
@@ -338,7 +343,7 @@ def _draft_write(
     changed = False
     if placement is not None:
         placement = with_epochs(placement, recovery.persisted(job), epoch=job.epoch)
-        text = format_placement(placement.stamped(observation.now))
+        text = placement.stamped(observation.now).text
         if job.annotations.get(names.PLACEMENT_ANNOTATION) != text:
             metadata["annotations"] = {**job.annotations, names.PLACEMENT_ANNOTATION: text}
             changed = True
@@ -346,7 +351,7 @@ def _draft_write(
             metadata["finalizers"] = [*job.finalizers, names.FINALIZER]
             changed = True
     status = draft.build()
-    if not changed and status == dict(job.status):
+    if not changed and status == job.status:
         return None
     return WriteJob({**job.manifest, "metadata": metadata, "status": status}, events)
 

@@ -100,6 +100,11 @@ class IndexSet:
     def is_empty(self) -> bool:
         return not self.intervals
 
+    @property
+    def last(self) -> int:
+        """The largest index, -1 of the empty set."""
+        return self.intervals[-1][1] if self.intervals else -1
+
     def __len__(self) -> int:
         return self._size
 

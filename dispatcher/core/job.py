@@ -52,6 +52,15 @@ def read_conditions(status: Manifest) -> dict[str, Condition]:
     }
 
 
+def is_finished(conditions: Mapping[str, Condition]) -> bool:
+    """Whether Complete or Failed is True."""
+    for kind in TERMINAL:
+        found = conditions.get(kind)
+        if found is not None and found.status == "True":
+            return True
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A Job of the management cluster.
@@ -75,6 +84,8 @@ class Job:
     active_deadline: int | None
     status: Manifest
     conditions: Mapping[str, Condition]
+    finished: bool
+    """Complete or Failed is True: nothing of it may run any more."""
     start_time: datetime | None
 
     @property
@@ -92,11 +103,6 @@ class Job:
         """The Job's ``spec``."""
         spec: Manifest = self.manifest["spec"]
         return spec
-
-    @property
-    def finished(self) -> bool:
-        """Complete or Failed is True: nothing of it may run any more."""
-        return any(self.is_true(kind) for kind in TERMINAL)
 
     def is_true(self, condition: str) -> bool:
         """Whether a condition stands at True."""
@@ -116,6 +122,7 @@ def read_job(manifest: Manifest) -> Job:
     metadata = manifest["metadata"]
     spec = manifest["spec"]
     status = manifest.get("status") or {}
+    conditions = read_conditions(status)
     parallelism = spec.get("parallelism")
     completions = spec.get("completions")
     if parallelism is None and completions is None:
@@ -136,6 +143,7 @@ def read_job(manifest: Manifest) -> Job:
         backoff_limit=spec.get("backoffLimit", DEFAULT_BACKOFF_LIMIT),
         active_deadline=spec.get("activeDeadlineSeconds"),
         status=status,
-        conditions=read_conditions(status),
+        conditions=conditions,
+        finished=is_finished(conditions),
         start_time=parse_timestamp(status.get("startTime")),
     )

@@ -132,19 +132,14 @@ def lose(observation: Observation, placement: Placement, *, needs_refuge: bool) 
 
     ``needs_refuge``: only if another cluster could have the work; else it waits where it is.
     """
-    shares: list[Share] = []
-    events: list[Event] = []
-    for share in placement.shares:
-        unfinished = share.state in (ShareState.ACTIVE, ShareState.DRAINING)
-        if (
-            unfinished
-            and is_lost(observation, share)
-            and (not needs_refuge or candidates.has_refuge(observation, placement, share))
-        ):
-            share = replace(share, state=ShareState.LOST, counts=share.counts.settled())
-            events.append(Event("Warning", "ShareLost", _loss(observation, share)))
-        shares.append(share)
-    return Departure(placement.with_shares(shares), tuple(events))
+    lost = [
+        replace(share, state=ShareState.LOST, counts=share.counts.settled())
+        for share in placement.held
+        if is_lost(observation, share)
+        and (not needs_refuge or candidates.has_refuge(observation, placement, share))
+    ]
+    events = tuple(Event("Warning", "ShareLost", _loss(observation, share)) for share in lost)
+    return Departure(placement.updated(lost), events)
 
 
 def _loss(observation: Observation, share: Share) -> str:
@@ -161,42 +156,44 @@ def _loss(observation: Observation, share: Share) -> str:
 
 def evict(observation: Observation, placement: Placement) -> Departure:
     """Begin to drain the shares that must leave clusters in reach."""
-    shares: list[Share] = []
+    leaving: list[Share] = []
     events: list[Event] = []
     for share in placement.shares:
         cluster = observation.clusters.get(share.cluster)
-        if cluster is not None and observation.is_ready(share.cluster, share.cluster_uid):
-            moment = eviction_at(observation, cluster)
-            due = moment is not None and moment <= observation.now
-            outgrown = "" if due else moving.why_not_here(observation, placement, share)
-            if share.state is ShareState.FINISHED and cluster.leaving:
-                share = replace(share, state=ShareState.REMOVING)
-            elif (
-                share.state is ShareState.ACTIVE
-                and (due or outgrown)
-                and candidates.has_refuge(observation, placement, share)
-            ):
-                share = replace(share, state=ShareState.DRAINING)
-                why = "is being removed" if cluster.leaving else outgrown or "has a NoExecute taint"
-                text = f"Cluster {share.cluster} {why}; its share {share.id} is stopped, and the rest moves"
-                events.append(Event("Normal", "ShareDraining", text))
-        shares.append(share)
-    return Departure(placement.with_shares(shares), tuple(events))
+        if cluster is None or not observation.is_ready(share.cluster, share.cluster_uid):
+            continue
+        moment = eviction_at(observation, cluster)
+        due = moment is not None and moment <= observation.now
+        outgrown = "" if due else moving.why_not_here(observation, placement, share)
+        if share.state is ShareState.FINISHED and cluster.leaving:
+            leaving.append(replace(share, state=ShareState.REMOVING))
+        elif (
+            share.state is ShareState.ACTIVE
+            and (due or outgrown)
+            and candidates.has_refuge(observation, placement, share)
+        ):
+            leaving.append(replace(share, state=ShareState.DRAINING))
+            why = "is being removed" if cluster.leaving else outgrown or "has a NoExecute taint"
+            text = f"Cluster {share.cluster} {why}; its share {share.id} is stopped, and the rest moves"
+            events.append(Event("Normal", "ShareDraining", text))
+    return Departure(placement.updated(leaving), tuple(events))
 
 
 def spare(observation: Observation, placement: Placement, by_share: ByShare, progress: Progress) -> Placement:
     """Take out shares whose every index was done elsewhere before they ran: an empty mirror could not end."""
+    if not observation.job.indexed:
+        return placement
     decided = progress.completed | progress.failed_indexes
     shares = []
     for share in placement.shares:
-        if share.state is ShareState.ACTIVE and share.interval and (share.indexes - decided).is_empty:
+        if share.state is ShareState.ACTIVE and share.interval and decided.includes(share.indexes):
             mirror = by_share.get(share.id)
             if was_never_made(observation, share, mirror):
                 continue
             stopped = mirror is not None and not mirror.gone and is_stopped(observation, share, mirror)
             if mirror is not None and stopped and not mirror.finished:
                 own = mirrors.completed_indexes(mirror) | mirrors.failed_indexes(mirror)
-                if not mirror.seeded or not (share.indexes - own).is_empty:
+                if not mirror.seeded or not own.includes(share.indexes):
                     share = replace(share, state=ShareState.REMOVING, counts=share.counts.settled())
         shares.append(share)
     return placement.with_shares(shares)
@@ -236,9 +233,7 @@ def take_in(observation: Observation, placement: Placement, by_share: ByShare) -
             text = _return(share, used=used, extra=extra)
             events.append(Event("Normal", "ClusterReturned", text))
         done = replace(share, state=ShareState.REMOVING, counts=share.counts.settled())
-        placement = placement.with_shares(
-            done if entry.id == share.id else entry for entry in placement.shares
-        )
+        placement = placement.updated([done])
     return Departure(placement, tuple(events))
 
 

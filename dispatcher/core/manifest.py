@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from dispatcher.core import names
 from dispatcher.core.job import Job, Manifest
-from dispatcher.core.placement import Share, share_record
+from dispatcher.core.placement import Share, compact_json, share_text
 
 MAX_NAME = 63
 LEFT_OUT = frozenset({"managedBy", "ttlSecondsAfterFinished", "selector", "successPolicy"})
@@ -76,15 +77,20 @@ def template(job: Job) -> dict[str, Any]:
     return result
 
 
-def template_hash(job: Job) -> str:
+def template_hash(template: Mapping[str, Any]) -> str:
     """Changes when the pod template changes."""
-    return short_hash(json.dumps(template(job), sort_keys=True), length=16)
+    return short_hash(json.dumps(template, sort_keys=True), length=16)
 
 
-def applied_keys(job: Job) -> str:
+def applied_keys(labels: Iterable[str], annotations: Iterable[str]) -> str:
     """The keys of labels and annotations that came from the Job, as kept on the mirror."""
-    keys = {"labels": sorted(user_labels(job)), "annotations": sorted(user_annotations(job))}
-    return json.dumps(keys, separators=(",", ":"))
+    return _applied_keys(tuple(labels), tuple(annotations))
+
+
+@lru_cache(maxsize=1024)
+def _applied_keys(labels: tuple[str, ...], annotations: tuple[str, ...]) -> str:
+    """Most Jobs have the keys of others."""
+    return compact_json({"labels": sorted(labels), "annotations": sorted(annotations)})
 
 
 def elapsed_seconds(job: Job, now: datetime) -> int:
@@ -125,17 +131,18 @@ def make_mirror(
     spec = {key: value for key, value in job.spec.items() if key not in LEFT_OUT}
     if job.spec.get("manualSelector"):
         spec["selector"] = job.spec["selector"]
-    spec["template"] = template(job)
+    pods = spec["template"] = template(job)
+    labels, annotations = user_labels(job), user_annotations(job)
     spec["parallelism"] = share.parallelism
     if share.completions is not None:
         spec["completions"] = job.completions if share.interval is not None else share.completions
     spec["backoffLimit"] = backoff_limit
     spec["suspend"] = held or not seeded
-    annotations = user_annotations(job) | {
-        names.SHARE_ANNOTATION: json.dumps(share_record(share), separators=(",", ":")),
+    annotations |= {
+        names.SHARE_ANNOTATION: share_text(share),
         names.JOB_NAME_ANNOTATION: job.name,
-        names.TEMPLATE_ANNOTATION: template_hash(job),
-        names.APPLIED_ANNOTATION: applied_keys(job),
+        names.TEMPLATE_ANNOTATION: template_hash(pods),
+        names.APPLIED_ANNOTATION: applied_keys(labels, annotations),
     }
     if not seeded:
         annotations[names.SEEDED_ANNOTATION] = "false"
@@ -149,7 +156,7 @@ def make_mirror(
         "metadata": {
             "name": share.mirror,
             "namespace": job.namespace,
-            "labels": user_labels(job) | mirror_labels(job, share, origin=origin),
+            "labels": labels | mirror_labels(job, share, origin=origin),
             "annotations": annotations,
         },
         "spec": spec,

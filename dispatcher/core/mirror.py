@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dispatcher.core import names
 from dispatcher.core.indexes import IndexSet
-from dispatcher.core.job import TERMINAL, Condition, Manifest, read_conditions
+from dispatcher.core.job import Condition, Manifest, is_finished, read_conditions
 from dispatcher.core.placement import Counts, Share
 
 
@@ -29,6 +29,8 @@ class Mirror:
     gone: bool
     transient: bool
     conditions: Mapping[str, Condition]
+    finished: bool
+    """Complete or Failed."""
 
     @property
     def spec(self) -> Manifest:
@@ -45,11 +47,6 @@ class Mirror:
     def annotations(self) -> Mapping[str, str]:
         """The mirror's annotations."""
         return self.manifest["metadata"].get("annotations") or {}
-
-    @property
-    def finished(self) -> bool:
-        """Complete or Failed."""
-        return any(self.is_true(kind) for kind in TERMINAL)
 
     @property
     def started(self) -> bool:
@@ -84,6 +81,7 @@ def read_mirror(manifest: Manifest, cluster: names.ClusterName, *, gone: bool = 
     status = manifest.get("status") or {}
     label = (metadata.get("labels") or {}).get(names.SHARE_LABEL, "")
     uncounted = status.get("uncountedTerminatedPods") or {}
+    conditions = read_conditions(status)
     return Mirror(
         manifest=manifest,
         cluster=cluster,
@@ -96,7 +94,8 @@ def read_mirror(manifest: Manifest, cluster: names.ClusterName, *, gone: bool = 
         deleting="deletionTimestamp" in metadata,
         gone=gone,
         transient=bool(uncounted.get("succeeded") or uncounted.get("failed")),
-        conditions=read_conditions(status),
+        conditions=conditions,
+        finished=is_finished(conditions),
     )
 
 

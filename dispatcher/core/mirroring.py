@@ -24,7 +24,7 @@ from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Job
 from dispatcher.core.mirror import Mirror, completed_indexes
 from dispatcher.core.observation import Observation, Refusal
-from dispatcher.core.placement import Placement, Share, share_record
+from dispatcher.core.placement import Placement, Share, share_text
 from dispatcher.core.progress import Progress, is_late
 
 UNLIMITED = 2**31 - 1
@@ -174,14 +174,17 @@ def difference(
         if str(elapsed) != mirror.annotations.get(names.ELAPSED_ANNOTATION):
             annotations[names.ELAPSED_ANNOTATION] = str(elapsed)
     wanted["activeDeadlineSeconds"] = manifest.remaining_deadline(job, elapsed)
-    if mirror.suspend and mirror.annotations.get(names.TEMPLATE_ANNOTATION) != manifest.template_hash(job):
-        spec["template"] = manifest.template(job)
-        annotations[names.TEMPLATE_ANNOTATION] = manifest.template_hash(job)
-        wanted["suspend"] = True
+    if mirror.suspend:
+        pods = manifest.template(job)
+        template_hash = manifest.template_hash(pods)
+        if mirror.annotations.get(names.TEMPLATE_ANNOTATION) != template_hash:
+            spec["template"] = pods
+            annotations[names.TEMPLATE_ANNOTATION] = template_hash
+            wanted["suspend"] = True
     cut = _shrunk(job, share, mirror)
     if cut is not None:
         wanted |= {"parallelism": cut, "completions": cut}
-        annotations[names.SHARE_ANNOTATION] = json.dumps(share_record(share), separators=(",", ":"))
+        annotations[names.SHARE_ANNOTATION] = share_text(share)
     for field, value in wanted.items():
         if mirror.spec.get(field) != value:
             spec[field] = value
@@ -203,7 +206,7 @@ def _parallelism(share: Share, mirror: Mirror) -> int:
     it was shrunk to: ``succeeded`` may fall only while parallelism equals completions.
     """
     completions = int(mirror.spec.get("completions") or 0)
-    if share.interval is not None and completed_indexes(mirror) - IndexSet.interval(0, completions - 1):
+    if share.interval is not None and completed_indexes(mirror).last >= completions:
         return completions
     return share.parallelism
 
@@ -228,28 +231,35 @@ def _metadata_difference(observation: Observation, share: Share, mirror: Mirror)
     job = observation.job
     ours = manifest.mirror_labels(job, share, origin=observation.rules.origin)
     metadata = mirror.manifest["metadata"]
+    labels, annotations = manifest.user_labels(job), manifest.user_annotations(job)
+    keys = manifest.applied_keys(labels, annotations)
     applied_text = mirror.annotations.get(names.APPLIED_ANNOTATION, "")
-    try:
-        applied = json.loads(applied_text)
-    except (ValueError, RecursionError):
-        applied = {}
+    applied = _applied(applied_text) if applied_text != keys else {}
     result: dict[str, Any] = {}
     for field, wanted in (
-        ("labels", manifest.user_labels(job) | ours),
-        ("annotations", manifest.user_annotations(job)),
+        ("labels", labels | ours),
+        ("annotations", annotations),
     ):
         there = metadata.get(field) or {}
-        before = applied.get(field) if isinstance(applied, dict) else None
+        before = applied.get(field)
         changes: dict[str, str | None] = {k: v for k, v in wanted.items() if there.get(k) != v}
         if isinstance(before, list):
             old = (key for key in before if isinstance(key, str))
             changes |= {key: None for key in old if key not in wanted and key in there}
         if changes:
             result[field] = changes
-    keys = manifest.applied_keys(job)
     if applied_text != keys:
         result.setdefault("annotations", {})[names.APPLIED_ANNOTATION] = keys
     return result
+
+
+def _applied(text: str) -> Mapping[str, Any]:
+    """The keys that a mirror has had from its Job; none where that was edited to something else."""
+    try:
+        applied = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return applied if isinstance(applied, dict) else {}
 
 
 def _lies_above(job: Job, mirror: Mirror) -> bool:

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from dispatcher.core import names
 from dispatcher.core.indexes import IndexSet
 
 VERSION = 1
+compact_json = json.JSONEncoder(separators=(",", ":")).encode
+"""JSON text without blanks."""
 MAX_SHARES = 200
 """So many shares keep the annotation under 64 KiB, with names of up to 30 characters."""
 
@@ -42,6 +44,8 @@ class ShareState(StrEnum):
     REMOVING = "Removing"
 
 
+HOLDING = (ShareState.ACTIVE, ShareState.DRAINING)
+"""States in which nobody else may have a share's work."""
 SELF_EVIDENT = (ShareState.ACTIVE, ShareState.FINISHED)
 """States that the mirror itself shows; the others are decisions, persisted before they are acted on."""
 
@@ -122,39 +126,49 @@ class Share:
         return IndexSet.interval(*self.interval) if self.interval else IndexSet()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Placement:
-    """All shares of one Job. ``retired`` holds, by cluster, the counts of shares that are no more."""
+    """All shares of one Job. ``retired`` holds, by cluster, the counts of shares that are no more.
+
+    What is derived of one is kept with it: the same placement is looked at by many decisions (see
+    :func:`parse_placement`).
+    """
 
     job_uid: str
     shares: tuple[Share, ...] = ()
     next_id: int = 0
     retired: Mapping[str, Counts] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def active(self) -> tuple[Share, ...]:
         """The live shares: their mirrors run or are still to be made."""
         return tuple(share for share in self.shares if share.state is ShareState.ACTIVE)
 
-    @property
+    @cached_property
     def held(self) -> tuple[Share, ...]:
         """The shares whose work nobody else may have: live ones, and those being stopped."""
-        return tuple(
-            share for share in self.shares if share.state in (ShareState.ACTIVE, ShareState.DRAINING)
-        )
+        return tuple(share for share in self.shares if share.state in HOLDING)
 
     def with_parallelism(self, wanted: Mapping[int, int]) -> "Placement":
         """The same placement with this parallelism for the shares with these ids."""
-        return self.with_shares(
-            share
-            if wanted.get(share.id, share.parallelism) == share.parallelism
-            else replace(share, parallelism=wanted[share.id])
+        return self.updated(
+            replace(share, parallelism=wanted[share.id])
             for share in self.shares
+            if wanted.get(share.id, share.parallelism) != share.parallelism
         )
 
     def total(self) -> Counts:
         """The counts of all shares, live, finished and retired."""
+        if len(self.shares) == 1 and not self.retired:
+            return self.shares[0].counts
         return sum((share.counts for share in self.shares), sum(self.retired.values(), Counts()))
+
+    def updated(self, changed: Iterable[Share]) -> "Placement":
+        """The same placement with these shares in place of those with their ids; itself where there are none."""
+        by_id = {share.id: share for share in changed}
+        if not by_id:
+            return self
+        return replace(self, shares=tuple(by_id.get(share.id, share) for share in self.shares))
 
     def with_shares(self, shares: Iterable[Share]) -> "Placement":
         """The same placement with these shares instead; itself where they are the same objects."""
@@ -175,13 +189,18 @@ class Placement:
     def stamped(self, now: datetime) -> "Placement":
         """With the time noted for each share that has come into its state since it was last persisted."""
         moment = int(now.timestamp())
-        return self.with_shares(
-            share
-            if share.entered and share.entered[0] is share.state
-            else replace(share, entered=(share.state, moment))
+        return self.updated(
+            replace(share, entered=(share.state, moment))
             for share in self.shares
+            if not share.entered or share.entered[0] is not share.state
         )
 
+    @cached_property
+    def text(self) -> str:
+        """As the annotation has it. The same placement always gives the same text."""
+        return format_placement(self)
+
+    @cached_property
     def structure(self) -> tuple[Any, ...]:
         """What must be persisted before a mirror is touched: everything but counts and mirror UIDs."""
         return (
@@ -213,6 +232,11 @@ def share_record(share: Share) -> dict[str, Any]:
     return record
 
 
+def share_text(share: Share) -> str:
+    """A share's record as its mirror carries it."""
+    return compact_json(share_record(share))
+
+
 def with_epochs(placement: Placement, before: Placement | None, *, epoch: int) -> Placement:
     """The placement about to be written, each share that is new or has another part with this epoch.
 
@@ -220,15 +244,18 @@ def with_epochs(placement: Placement, before: Placement | None, *, epoch: int) -
     process makes them, and also after the placement was lost and rebuilt. A mirror that is made for an earlier
     epoch than its share's was sent before and is late.
     """
+    if placement is before:
+        return placement
     parts = {share.id: (share.part, share.epoch) for share in before.shares} if before is not None else {}
-    shares = []
+    changed = []
     for share in placement.shares:
         part, earlier = parts.get(share.id, (None, epoch))
         if part is None and share.mirror_uid:
             earlier = share.epoch  # rebuilt from its mirror
         wanted = earlier if part is None or part == share.part else epoch
-        shares.append(share if share.epoch == wanted else replace(share, epoch=wanted))
-    return placement.with_shares(shares)
+        if share.epoch != wanted:
+            changed.append(replace(share, epoch=wanted))
+    return placement.updated(changed)
 
 
 def _counts_record(counts: Counts) -> list[int]:
@@ -257,7 +284,7 @@ def format_placement(placement: Placement) -> str:
         document["retired"] = {
             cluster: _counts_record(counts)[:2] for cluster, counts in sorted(placement.retired.items())
         }
-    return json.dumps(document, separators=(",", ":"))
+    return compact_json(document)
 
 
 def _integer(record: Mapping[str, Any], key: str, *, below: int = 2**31) -> int:

@@ -10,7 +10,7 @@ from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Job
 from dispatcher.core.manifest import suffixed_name
 from dispatcher.core.observation import Observation, Refusal
-from dispatcher.core.placement import MAX_SHARES, Counts, Placement, Share
+from dispatcher.core.placement import HOLDING, MAX_SHARES, Counts, Placement, Share
 from dispatcher.core.planner import Plan
 from dispatcher.core.preferences import ClusterPreferences, Preferences
 from dispatcher.core.progress import Progress
@@ -45,17 +45,20 @@ def outstanding_indexes(job: Job, placement: Placement, progress: Progress) -> I
     """The indexes that no share holds and that are not decided yet."""
     if not job.completions:
         return IndexSet()
-    held = progress.completed | progress.failed_indexes
+    left = IndexSet.interval(0, job.completions - 1)
     for share in placement.held:
-        held = held | share.indexes
-    return IndexSet.interval(0, job.completions - 1) - held
+        left = left - share.indexes
+    return left - progress.completed - progress.failed_indexes
 
 
 def outstanding_completions(job: Job, placement: Placement) -> int:
     """The completions that no share holds and that are not reached yet (NonIndexed)."""
-    holding = placement.held
-    held = sum(share.completions or 0 for share in holding)
-    settled = sum(share.counts.succeeded for share in placement.shares if share not in holding)
+    held, settled = 0, 0
+    for share in placement.shares:
+        if share.state in HOLDING:
+            held += share.completions or 0
+        else:
+            settled += share.counts.succeeded
     settled += sum(counts.succeeded for counts in placement.retired.values())
     return max(0, (job.completions or 0) - held - settled)
 
@@ -243,13 +246,12 @@ def added(observation: Observation, placement: Placement, additions: Sequence[Ad
 
 def rename_taken(observation: Observation, placement: Placement) -> Placement:
     """Give a share whose mirror's name is a foreign Job's another name, derived from the Job's UID."""
-    shares = []
-    for share in placement.shares:
+    renamed = []
+    for share in placement.shares if observation.attempts else ():
         attempt = observation.attempts.get((share.cluster, share.mirror))
         if attempt is not None and attempt.refusal is Refusal.NAME_TAKEN and not share.mirror_uid:
-            share = replace(share, mirror=suffixed_name(observation.job, share.id))
-        shares.append(share)
-    return placement.with_shares(shares)
+            renamed.append(replace(share, mirror=suffixed_name(observation.job, share.id)))
+    return placement.updated(renamed)
 
 
 def move_parallelism(observation: Observation, placement: Placement, progress: Progress) -> Placement:
@@ -287,6 +289,8 @@ def cut_to_completions(job: Job, placement: Placement, progress: Progress) -> Pl
     if not job.indexed or job.completions is None:
         return placement
     last = job.completions - 1
+    if all(share.interval is None or share.interval[1] <= last for share in placement.shares):
+        return placement
     retired = dict(placement.retired)
     kept = []
     for share in placement.shares:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dispatcher.core import mirror as mirrors
-from dispatcher.core.indexes import IndexSet
+from dispatcher.core.indexes import EMPTY, IndexSet
 from dispatcher.core.job import Job
 from dispatcher.core.manifest import recorded_share
 from dispatcher.core.mirror import Mirror
-from dispatcher.core.placement import Counts, Placement, Share, ShareState
+from dispatcher.core.placement import HOLDING, Counts, Placement, Share, ShareState
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def observe_share(share: Share, mirror: Mirror | None) -> Share:
 
     What a mirror of a lost share shows counts only once it is stopped (:mod:`dispatcher.core.leaving`).
     """
-    if mirror is None or share.state not in (ShareState.ACTIVE, ShareState.DRAINING):
+    if mirror is None or share.state not in HOLDING:
         return share
     counts = mirrors.local_counts(mirror, share)
     if mirror.transient and not mirror.finished and not mirror.gone:
@@ -119,14 +119,14 @@ def measure(job: Job, persisted: Placement, placement: Placement, by_share: Mapp
     that succeeded count once its mirror is stopped; those that failed there after the loss run elsewhere.
     """
     total = placement.total()
-    completed, failed_indexes = published_completed(job), published_failed(job)
+    succeeded, failed = job.count("succeeded"), max(total.failed, job.count("failed"))
     if not job.indexed:
-        succeeded = max(total.succeeded, job.count("succeeded"))
-        return Progress(
-            replace(total, succeeded=succeeded, failed=max(total.failed, job.count("failed"))),
-            IndexSet(),
-            IndexSet(),
-        )
+        succeeded = max(total.succeeded, succeeded)
+        if (succeeded, failed) != (total.succeeded, total.failed):
+            total = replace(total, succeeded=succeeded, failed=failed)
+        return Progress(total, EMPTY, EMPTY)
+    completed, failed_indexes = published_completed(job), published_failed(job)
+    published_failures = failed_indexes
     everything = IndexSet.interval(0, (job.completions or 0) - 1) if job.completions else IndexSet()
     before = {share.id: share.state for share in persisted.shares}
     for share in placement.shares:
@@ -134,17 +134,13 @@ def measure(job: Job, persisted: Placement, placement: Placement, by_share: Mapp
         if mirror is None or not mirror.seeded or share.state is ShareState.LOST:
             continue
         # A seed marks failed indexes as completed, too.
-        completed = completed | ((mirrors.completed_indexes(mirror) & share.indexes) - published_failed(job))
+        completed = completed | ((mirrors.completed_indexes(mirror) & share.indexes) - published_failures)
         if before[share.id] not in (ShareState.LOST, ShareState.REMOVING):
             failed_indexes = failed_indexes | (mirrors.failed_indexes(mirror) & share.indexes)
     completed = completed & everything
     failed_indexes = (failed_indexes & everything) - completed
-    succeeded = len(completed)
-    if job.completions != job.parallelism:
+    if job.completions == job.parallelism:
         # Only an elastic edit may lower what was published, and the server takes it only just after one.
-        succeeded = max(succeeded, job.count("succeeded"))
-    return Progress(
-        replace(total, succeeded=succeeded, failed=max(total.failed, job.count("failed"))),
-        completed,
-        failed_indexes,
-    )
+        succeeded = 0
+    succeeded = max(succeeded, len(completed))
+    return Progress(replace(total, succeeded=succeeded, failed=failed), completed, failed_indexes)

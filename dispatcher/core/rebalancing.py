@@ -215,6 +215,8 @@ def reclaim(
     observation: Observation, placement: Placement, by_share: ByShare, progress: Progress
 ) -> Placement:
     """Give work back to shares whose mirrors have begun it after all, from shares that are not made yet."""
+    if len(placement.active) < 2:
+        return placement
     shares = {share.id: share for share in placement.shares}
     for giver in placement.active:
         mirror = by_share.get(giver.id)

@@ -44,8 +44,11 @@ def was_dispatched(job: Job) -> bool:
 
 def persisted(job: Job) -> Placement | None:
     """The placement in the Job's annotation; None where there is none, or none of this Job."""
+    text = job.annotations.get(names.PLACEMENT_ANNOTATION)
+    if text is None:
+        return None
     try:
-        placement = parse_placement(job.annotations.get(names.PLACEMENT_ANNOTATION, ""))
+        placement = parse_placement(text)
     except PlacementError:
         return None
     return placement if placement.job_uid == job.uid else None

@@ -23,9 +23,13 @@ class StatusDraft:
 
     def __init__(self, job: Job, now: datetime) -> None:
         self._job = job
-        self._now = timestamp(now)
+        self._moment = now
         self.fields: dict[str, Any] = dict(job.status)
         self._conditions: list[dict[str, Any]] = [dict(entry) for entry in job.status.get("conditions") or ()]
+
+    @property
+    def _now(self) -> str:
+        return timestamp(self._moment)
 
     def set_condition(self, kind: str, value: bool, *, reason: str, message: str) -> bool:
         """Set a condition. Returns True if its status turned (or it is new)."""

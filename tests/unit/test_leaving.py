@@ -298,6 +298,6 @@ def test_states_are_written_before_they_are_acted_on() -> None:
     one = Placement("u", ())
     scene = running(parallelism=2, completions=10)
     share = placement(scene).shares[0]
-    before = one.with_shares([share]).structure()
-    assert before == one.with_shares([replace(share, state=ShareState.FINISHED)]).structure()
-    assert before != one.with_shares([replace(share, state=ShareState.LOST)]).structure()
+    before = one.with_shares([share]).structure
+    assert before == one.with_shares([replace(share, state=ShareState.FINISHED)]).structure
+    assert before != one.with_shares([replace(share, state=ShareState.LOST)]).structure
