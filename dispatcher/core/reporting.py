@@ -26,4 +26,5 @@ def due(observation: Observation, *, first: bool = False) -> datetime | None:
     if written is None or any(mirror.gone for mirror in observation.mirrors):
         return None
     moment = written + REPORT_INTERVAL
-    return moment if moment > observation.now else None
+    lately = written <= observation.now < moment  # not so after the clock was set back
+    return moment if lately else None

@@ -477,6 +477,9 @@ class Reconciler:
                 return None
             if "deletionTimestamp" in manifest["metadata"] and self._executor.busy(key):
                 return None  # a POST under way could land after the last look; its end wakes the key
+            rest = None if acted else self._world.rest(manifest)
+            if rest is not None:
+                return rest
             since = latencies.take(key)
             observation = self._world.observe(manifest)
             self._prove_absent(key, observation)

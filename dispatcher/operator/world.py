@@ -21,6 +21,7 @@ from dispatcher.operator.latency import Latencies
 from dispatcher.operator.policies import Policies
 from dispatcher.operator.propagation import NOTHING, Propagation
 from dispatcher.operator.queue import Key
+from dispatcher.operator.rests import Rests
 from dispatcher.operator.room import RoomAccount, pod_priority
 
 MOST_MIRRORS = 200
@@ -95,6 +96,7 @@ class World:
         self._proven_gone: dict[str, set[tuple[names.ClusterName, str]]] = defaultdict(set)
         self._edited: dict[Key, set[tuple[names.ClusterName, str]]] = defaultdict(set)
         self._idle_since: dict[str, dict[tuple[names.ClusterName, str], datetime]] = defaultdict(dict)
+        self._rests = Rests()
         self._attempts: dict[Key, dict[tuple[names.ClusterName, str], Attempt]] = defaultdict(dict)
         self.fits: Callable[[dict[str, Any]], Mapping[names.ClusterName, int]] = lambda _manifest: {}
         """How many pods of a Job fit on clusters' nodes (set by the process)."""
@@ -123,6 +125,7 @@ class World:
             self._ghosts.pop(metadata["uid"], None)
             self._proven_gone.pop(metadata["uid"], None)
             self._idle_since.pop(metadata["uid"], None)
+            self._rests.forget(metadata["uid"])
             self._attempts.pop(key, None)
             self._edited.pop(key, None)
             if self.propagation is not None:
@@ -148,6 +151,10 @@ class World:
         self.jobs.put(manifest)
         if metadata["uid"] in self._keys:
             self._written[metadata["uid"]] = utc_now()
+
+    def rest(self, manifest: dict[str, Any]) -> float | None:
+        """In how many seconds to come back for a look at a Job; None: look now."""
+        return self._rests.look(manifest, utc_now())
 
     def key_of(self, job_uid: str) -> Key | None:
         """The key of the Job with this UID, if it is known."""
@@ -254,12 +261,9 @@ class World:
             metadata = manifest["metadata"]
             if "deletionTimestamp" in metadata or not _is_finished(manifest) or _is_left_behind(manifest):
                 self._wake((metadata["namespace"], metadata["name"]))
-        for (
-            name,
-            worker,
-        ) in self.workers.items():  # a mirror may have come late, or live on, where nobody saw it
+        for worker in self.workers.values():  # a mirror may have come late, or live on, where nobody saw it
             for mirror in worker.mirrors:
-                if not read_mirror(mirror, name).finished:
+                if not _is_finished(mirror):
                     self.mirror_changed(mirror)
 
     def policy_changed(self, manifest: dict[str, Any], *, gone: bool = False) -> None:

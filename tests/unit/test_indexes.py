@@ -67,6 +67,27 @@ def test_a_hundred_thousand_indexes_in_one_run_are_one_interval() -> None:
     assert len(IndexSet.parse("0-99999")) == 100_000
 
 
+def test_a_long_text_is_read_as_any_other() -> None:
+    scattered = IndexSet.of(range(0, 1_000, 2))
+    text = scattered.format()
+    assert IndexSet.parse(text) == IndexSet.parse(text) == scattered
+    for _ in range(2):
+        with pytest.raises(ValueError, match="malformed indexes"):
+            IndexSet.parse(text + ",0")
+
+
+def test_the_last_index() -> None:
+    assert IndexSet.of([3, 7]).last == 7
+    assert EMPTY.last == -1
+
+
+def test_what_changes_nothing_gives_the_set_itself() -> None:
+    scattered = IndexSet.of(range(0, 100, 2))
+    assert scattered | IndexSet.of([4, 6]) is scattered
+    assert scattered & IndexSet.interval(0, 98) is scattered
+    assert scattered - IndexSet.of([101]) is scattered
+
+
 @given(SETS)
 def test_text_is_read_back(indexes: frozenset[int]) -> None:
     assert IndexSet.parse(IndexSet.of(indexes).format()) == IndexSet.of(indexes)
@@ -85,6 +106,7 @@ def test_algebra_is_that_of_sets(one: frozenset[int], other: frozenset[int]) -> 
     assert a | b == IndexSet.of(one | other)
     assert a & b == IndexSet.of(one & other)
     assert a - b == IndexSet.of(one - other)
+    assert a.includes(b) == (other <= one)
     assert len(a) == len(one)
     assert list(a.indexes()) == sorted(one)
     assert [index for index in range(62) if index in a] == sorted(one)

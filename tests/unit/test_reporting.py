@@ -69,3 +69,10 @@ def test_the_counts_of_a_mirror_that_is_gone_are_not_put_off() -> None:
     scene.report("a", succeeded=1)
     scene.lose("a")
     assert written(scene.decide())["status"]["succeeded"] == 1
+
+
+def test_counters_do_not_wait_for_a_clock_that_was_set_back() -> None:
+    scene = running()
+    scene.report("a", active=1, ready=1)
+    scene.fields["written_at"] = NOW + timedelta(hours=1)
+    assert writes(scene.decide())
