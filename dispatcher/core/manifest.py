@@ -12,6 +12,8 @@ from dispatcher.core.job import Job, Manifest
 from dispatcher.core.placement import Share, compact_json, share_text
 
 MAX_NAME = 63
+LONGEST_RECORD = 1000
+"""Characters of a share's record on its mirror. Ours are shorter, and what a worker makes up is not remembered."""
 LEFT_OUT = frozenset({"managedBy", "ttlSecondsAfterFinished", "selector", "successPolicy"})
 """managedBy would stop the worker's own controller; a mirror that deletes itself by TTL would be run
 again; the selector is generated; seeded indexes would count for a success policy."""
@@ -166,8 +168,17 @@ def make_mirror(
 def recorded_share(mirror: Manifest) -> Mapping[str, Any] | None:
     """The share's record that a mirror carries, or None where it is missing or no JSON object."""
     text = (mirror["metadata"].get("annotations") or {}).get(names.SHARE_ANNOTATION)
+    if not text:
+        return None
+    return _known_record(text) if len(text) <= LONGEST_RECORD else _read_record(text)
+
+
+def _read_record(text: str) -> Mapping[str, Any] | None:
     try:
-        record = json.loads(text) if text else None
+        record = json.loads(text)
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+_known_record = lru_cache(maxsize=1024)(_read_record)

@@ -40,7 +40,8 @@ class StatusDraft:
             entry = {"type": kind}
             self._conditions.append(entry)
         if turned:
-            entry |= {"status": status, "lastProbeTime": self._now, "lastTransitionTime": self._now}
+            now = self._now
+            entry |= {"status": status, "lastProbeTime": now, "lastTransitionTime": now}
         entry |= {"reason": reason, "message": message[:MAX_MESSAGE]}
         return turned
 
