@@ -23,11 +23,13 @@ from hack.lab.gobuild import BuildFailed, Estimate, find_go, go_environment, run
 DEFAULT_KUBERNETES = "1.36.3"
 KWOK = "0.8.0"
 HELM = "4.3.1"
+ACTIONLINT = "1.7.12"
 
 # Measured on two cores, one after the other with an empty build cache.
 PLANES_BUILD = Estimate(packages=2716, seconds=450)
 KWOK_BUILD = Estimate(packages=585, seconds=110)
 HELM_BUILD = Estimate(packages=895, seconds=150)
+ACTIONLINT_BUILD = Estimate(packages=150, seconds=25)
 # After the planes, with which it shares most packages.
 KUBELET_BUILD = Estimate(packages=500, seconds=120)
 
@@ -76,6 +78,16 @@ def provide(kubernetes_version: str, *, report: Report) -> Binaries:
         kwok=kwok.target / "kwok",
         helm=helm.target / "helm",
     )
+
+
+def provide_actionlint(*, report: Report) -> Path:
+    """Finds or builds the checker of GitHub workflows, which only a test needs.
+
+    Raises BuildFailed.
+    """
+    step = _tool("actionlint", ACTIONLINT, "github.com/rhysd/actionlint/cmd/actionlint", ACTIONLINT_BUILD)
+    build_missing([step], report=report)
+    return step.target / "actionlint"
 
 
 def provide_kubelet(kubernetes_version: str, *, report: Report) -> Path:

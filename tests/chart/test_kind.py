@@ -43,6 +43,19 @@ def test_join_has_the_options_that_it_is_given() -> None:
     assert set(re.findall(r"--[a-z-]+", command[1])) <= known
 
 
+def test_the_workflow_is_one_that_github_takes(tmp_path: Path) -> None:
+    checker = binaries.provide_actionlint(report=print)
+    # Without programs that may be there or not: the same answer everywhere.
+    command: list[str | Path] = [checker, "-no-color", "-shellcheck=", "-pyflakes="]
+    done = subprocess.run([*command, WORKFLOW], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout
+    wrong = tmp_path / "ci.yaml"
+    wrong.write_text(WORKFLOW.read_text().replace("runs-on: ubuntu-24.04", "runs_on: ubuntu-24.04"))
+    done = subprocess.run([*command, wrong], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert 'unexpected key "runs_on"' in done.stdout
+
+
 def test_the_workflow_runs_lint_tests_and_kind() -> None:
     workflow = yaml.safe_load(WORKFLOW.read_text())
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
