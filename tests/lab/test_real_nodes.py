@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from hack.lab import Lab, LabError, processes
 from hack.lab.kubelet import machine, support
+from hack.lab.kubelet.images import BUSYBOX
 
 REASON = support.obstacle()
 needs_nodes = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -19,7 +21,18 @@ needs_nodes = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 def test_another_user_is_told_of_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(support, "missing_packages", list)
     with pytest.raises(LabError, match=r"^real nodes need root\. Without real nodes: --nodes kwok"):
+        Lab.up(tmp_path / "lab", nodes="kubelet")
+    assert not (tmp_path / "lab").exists()
+
+
+def test_another_user_is_told_of_missing_packages_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(support, "missing_packages", lambda: ["containerd", "runc"])
+    with pytest.raises(LabError, match=r"^real nodes need root, and Debian's packages containerd runc \("):
         Lab.up(tmp_path / "lab", nodes="kubelet")
     assert not (tmp_path / "lab").exists()
 
@@ -72,6 +85,11 @@ def test_too_few_inotify_instances_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     assert "real nodes need 48 free inotify instances, and only 0 are left" in str(support.watch_obstacle(48))
 
 
+def test_a_node_of_the_management_planes_own_is_a_real_one(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="goes with --nodes kubelet"):
+        Lab.up(tmp_path / "lab", nodes="kwok", management_node=True)
+
+
 @needs_nodes
 def test_a_folder_that_nodes_cover_is_refused() -> None:
     with pytest.raises(LabError, match="cannot be below /run"):
@@ -104,37 +122,52 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.lab
 @needs_nodes
-@pytest.mark.parametrize("killed", ["up", "lab"])
-def test_nothing_is_left_of_a_killed_one(folder: Path, killed: str) -> None:
+def test_nothing_is_left_of_a_killed_up(folder: Path) -> None:
     before = machine_state()
-    command = [
-        sys.executable,
-        "-m",
-        "hack.lab",
-        "up",
-        "--dir",
-        str(folder),
-        "--workers",
-        "1",
-        "--nodes",
-        "kubelet",
-    ]
-    up = subprocess.Popen([*command, "--bare"], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "hack.lab", "up", "--dir", str(folder), "--workers", "1"]
+    command += ["--nodes", "kubelet", "--management-node", "--bare"]
+    up = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert up.stderr is not None
-    if killed == "up":
-        for line in up.stderr:
-            if "worker-1: API server ready" in line:
-                break
-        while not machine.is_claimed(folder):
-            assert up.poll() is None
-        up.kill()
-        up.communicate()
-    else:
-        assert up.communicate(timeout=180)[1] is not None
-        assert up.returncode == 0
-        assert machine_state() != before
-        processes.kill(processes.marked(folder))
+    for line in up.stderr:
+        if "worker-1: API server ready" in line:
+            break
+    while not machine.is_claimed(folder):
+        assert up.poll() is None
+    up.kill()
+    up.communicate()
     assert machine.is_claimed(folder)
+    assert Lab(folder).down()
+    assert processes.marked(folder) == []
+    assert machine_state() == before
+
+
+@pytest.mark.lab
+@needs_nodes
+def test_without_overlayfs_pods_run_on_copies_and_nothing_is_left_of_a_killed_lab(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = machine_state()
+    possible = support._in_mount_namespace
+    monkeypatch.setattr(
+        support, "_in_mount_namespace", lambda command: "overlay" not in str(command) and possible(command)
+    )
+    said: list[str] = []
+    lab = Lab.up(folder, workers=1, nodes="kubelet", bare=True, report=said.append)
+    assert [line for line in said if "overlayfs" in line] == [
+        f"overlayfs cannot be mounted in {folder}: containers get plain copies of their images"
+    ]
+    api, jobs = lab.worker(1).api, "/apis/batch/v1/namespaces/default/jobs"
+    container = {"name": "main", "image": BUSYBOX, "command": ["sh", "-c", "sleep 600"]}
+    pod = {"restartPolicy": "Never", "containers": [container]}
+    api.create(jobs, {"metadata": {"name": "copies"}, "spec": {"template": {"spec": pod}}})
+    end = time.monotonic() + 120
+    while not api.get(f"{jobs}/copies")["status"].get("ready"):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert machine_state() != before
+    processes.kill(processes.marked(folder))
+    assert machine.is_claimed(folder)
+    assert machine.pod_processes(folder), "the pod runs on"
     assert Lab(folder).down()
     assert processes.marked(folder) == []
     assert machine_state() == before

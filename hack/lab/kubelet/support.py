@@ -73,7 +73,8 @@ def machine_obstacle() -> str | None:
     if sys.platform != "linux":
         return "real nodes need Linux"
     if os.geteuid() != 0:
-        return "real nodes need root"
+        missing = missing_packages()
+        return f"real nodes need root{f', and {_named(missing)}' if missing else ''}"
     return cgroup_obstacle(CGROUPS)
 
 
@@ -81,7 +82,7 @@ def program_obstacle() -> str | None:
     """Programs that are missing, with their packages, or too old."""
     missing = missing_packages()
     if missing:
-        return f"real nodes need Debian's packages {' '.join(missing)} (or the same programs from elsewhere)"
+        return f"real nodes need {_named(missing)}"
     version = _containerd_version()
     number = re.match(r"v?(\d+)\.(\d+)", version)
     if not number or (int(number[1]), int(number[2])) < OLDEST_CONTAINERD:
@@ -176,6 +177,10 @@ def cgroup_obstacle(root: Path) -> str | None:
     if closed:
         return f"real nodes need cgroups that can be written; these cannot: {', '.join(closed)}"
     return None
+
+
+def _named(packages: list[str]) -> str:
+    return f"Debian's packages {' '.join(packages)} (or the same programs from elsewhere)"
 
 
 def _namespace_obstacle() -> str | None:
