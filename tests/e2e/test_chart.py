@@ -18,10 +18,11 @@ from dispatcher.core import names
 from hack.image.archive import controller_image
 from hack.lab import Lab, Plane, ports
 from hack.lab.api import JSON
-from hack.lab.kubelet import machine, support
+from hack.lab.kubelet import machine
 from hack.lab.kubelet.images import BUSYBOX
 from tests.chart.charts import NAMESPACE, RELEASE
 from tests.chart.installation import CLUSTERS, Installation, find
+from tests.e2e.conftest import lab_or_skip
 from tests.e2e.work import eventually
 
 pytestmark = pytest.mark.lab
@@ -30,7 +31,6 @@ IMAGE, TAG = "lab.jobdispatcher.io/job-dispatcher", "1"
 JOBS = "/apis/batch/v1/namespaces/default/jobs"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 API_SERVICE = "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.view.jobdispatcher.io"
-NEEDED = support.instances(planes=3, nodes=3)
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +39,11 @@ def bare_real_lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
     JOB_DISPATCHER_TEST_BARE_REAL_LAB names a folder for a lab that is kept.
     """
-    kept = os.environ.get("JOB_DISPATCHER_TEST_BARE_REAL_LAB")
-    if not (kept and Lab(Path(kept)).is_ready()) and (obstacle := support.obstacle(NEEDED)):
-        pytest.skip(obstacle)
-    assembled = request.getfixturevalue("assembled")
-    folder = Path(kept) if kept else tmp_path_factory.mktemp("bare-real")
-    running = Lab.up(folder, workers=2, nodes="kubelet", management_node=True, bare=True, report=print)
-    try:
+    variable = "JOB_DISPATCHER_TEST_BARE_REAL_LAB"
+    with lab_or_skip(tmp_path_factory, kept=variable, management_node=True, bare=True) as running:
+        assembled = request.getfixturevalue("assembled")
         running.management.load_images([controller_image(f"{IMAGE}:{TAG}", assembled=assembled)])
         yield running
-    finally:
-        if not kept:
-            running.down()
 
 
 @pytest.fixture(scope="module")

@@ -56,14 +56,7 @@ def test_containers_outlive_their_kubelet(work: Work) -> None:
 
 def test_a_lost_clusters_work_runs_elsewhere(work: Work) -> None:
     lost, other = work.lab.workers
-    work.lab.management.api.apply(
-        {
-            "apiVersion": "jobdispatcher.io/v1alpha1",
-            "kind": "DispatchPolicy",
-            "metadata": {"name": "default", "namespace": work.namespace},
-            "spec": {"failover": {"after": f"{FAILOVER_SECONDS}s"}},
-        }
-    )
+    work.policy(failover={"after": f"{FAILOVER_SECONDS}s"})
     # On the first cluster, nothing but index 0 ever ends.
     script = f'case "$JOB_COMPLETION_INDEX-$NODE" in [1-9]-{lost.name}-*) {SLEEPS};; esac; echo "$NODE"'
     node = {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}

@@ -13,7 +13,7 @@ from hack.lab.api import JSON, ApiError
 from hack.lab.kubelet.images import BUSYBOX
 from tests.cli.plugin import MANAGED_BY, Plugin
 
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 240.0
 JOB_NAME = "batch.kubernetes.io/job-name"
 WAITS = "until [ -e /node/go ]; do sleep 0.2; done"
 """A script that ends when the test lets it (with `container=ON_NODE`, `volumes=work.node`)."""
@@ -96,10 +96,25 @@ class Work:
             }
         )
 
+    def policy(self, **spec: Any) -> None:
+        """The namespace's policy."""
+        self.lab.management.api.apply(
+            {
+                "apiVersion": "jobdispatcher.io/v1alpha1",
+                "kind": "DispatchPolicy",
+                "metadata": {"name": "default", "namespace": self.namespace},
+                "spec": spec,
+            }
+        )
+
     def delete_all(self) -> None:
         """Deletes the Jobs and waits until they are gone."""
         for job in self.lab.management.api.get(self._jobs)["items"]:
-            self.lab.management.api.delete(f"{self._jobs}/{job['metadata']['name']}")
+            try:
+                self.lab.management.api.delete(f"{self._jobs}/{job['metadata']['name']}")
+            except ApiError as error:
+                if error.code != 404:  # its time to live was over, or its CronJob went
+                    raise
         eventually(lambda: self.lab.management.api.get(self._jobs)["items"], lambda left: not left)
 
     def ended(self, name: str) -> tuple[str, str, JSON]:
