@@ -228,10 +228,12 @@ class Follow:
                     return False
                 record.said = None
             elif broken.outcome is Outcome.NOT_FOUND:
-                if record.said is not None:
+                # A kubelet that has not heard of a pod yet says so too; a look tells whether it is gone.
+                if over and record.said is not None:
                     text = "it is gone, and its log had not been read to the end"
                     await self._output.notice(f"{record.pod.cluster}/{record.pod.name}: {text}", error=True)
-                return False
+                if over:
+                    return False
             else:
                 unreachable = broken.outcome is Outcome.UNREACHABLE
                 refused = broken.outcome in (Outcome.INVALID, Outcome.FORBIDDEN)

@@ -41,6 +41,8 @@ class Clusters:
         self.broken: dict[str, Reply] = {}
         """By pod, how its log cannot be read."""
         self.job = RUNNING
+        self.asked = 0
+        """How often for logs."""
 
     def clusters_of(self, _job: Manifest) -> list[str]:
         return sorted(self.there)
@@ -65,6 +67,7 @@ class Clusters:
     async def read_log(
         self, api: str, _namespace: str, name: str, *, params: Any, idle_timeout: Any
     ) -> AsyncGenerator[bytes, None]:
+        self.asked += 1
         if name in self.broken:
             raise LogBroken(self.broken[name])
         if "sinceTime" not in params:
@@ -210,6 +213,17 @@ async def test_a_pod_that_went_before_its_log_was_read_is_named(make: Callable[.
         clusters.job, clusters.there = COMPLETE, {"east": []}
     assert [said["error"] for said in reader.notices] == [False, True]
     assert "east/pi-0: it is gone" in reader.notices[1]["notice"]
+
+
+async def test_a_kubelet_that_does_not_know_the_pod_yet_is_asked_again(make: Callable[..., Clusters]) -> None:
+    clusters = make(east=[pod("east", "pi-0")])
+    clusters.broken = {"pi-0": Reply(Outcome.NOT_FOUND, 404, message="pod pi-0 does not exist")}
+    async with follow(clusters) as (reader, _):
+        await until(lambda: clusters.asked > 1)
+        clusters.broken = {}
+        await until(lambda: reader.lines == ["east/pi-0"])
+        clusters.end()
+    assert reader.notices == []
 
 
 async def test_a_pod_that_goes_as_it_should_is_not_named(make: Callable[..., Clusters]) -> None:
