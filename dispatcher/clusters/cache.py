@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Final, NamedTuple, TypeAlias
 
+import orjson
+
 from dispatcher.clusters.reply import Manifest
 
 logger = logging.getLogger(__name__)
@@ -38,9 +40,18 @@ class _Tombstone(NamedTuple):
 class _Entry:
     uid: str
     version: int
-    manifest: Manifest
-    group: str | None
+    kept: Manifest | bytes
+    """Bytes: as JSON text."""
+    group: str | None = None
     weight: int = 0
+
+    @property
+    def manifest(self) -> Manifest:
+        kept = self.kept
+        if isinstance(kept, bytes):
+            manifest: Manifest = orjson.loads(kept)
+            return manifest
+        return kept
 
 
 class ObjectCache:
@@ -49,6 +60,8 @@ class ObjectCache:
     ``trim``: what is kept of an object (must not change its argument); what it raises, ``put`` and ``delete`` raise
     before anything is changed. ``index``: the group an object belongs to (a label's value, say), for ``in_group``.
     ``accepts``: objects it says no to are passed over; it must always say the same of an object.
+    ``packs``: objects it says yes to are kept as JSON text, for those that are hardly looked at any more: it takes a
+    third of the memory, and each look parses it.
     ``weigh``: about how many bytes of memory an object takes; with more than ``max_weight`` the cache ``is_full``, of
     which those who fill it take notice. ``on_change`` and ``on_delete`` are called
     synchronously for each effective change, ``on_delete`` first; what they raise is logged. They must not call back
@@ -64,6 +77,7 @@ class ObjectCache:
         trim: Callable[[Manifest], Manifest] | None = None,
         index: Callable[[Manifest], str | None] | None = None,
         accepts: Callable[[Manifest], bool] | None = None,
+        packs: Callable[[Manifest], bool] | None = None,
         on_change: OnChange | None = None,
         on_delete: OnDelete | None = None,
         tombstones: int = 10_000,
@@ -72,6 +86,7 @@ class ObjectCache:
     ) -> None:
         self._trim = trim or without_managed_fields
         self._index = index
+        self._packs = packs
         self._weigh = weigh
         self.max_weight = max_weight
         self.weight = 0
@@ -100,6 +115,11 @@ class ObjectCache:
     def __iter__(self) -> Iterator[Manifest]:
         """The objects, as a snapshot: the cache may change while the caller goes through them."""
         return iter([entry.manifest for entry in self._entries.values()])
+
+    def unpacked(self) -> list[Manifest]:
+        """The objects of which ``packs`` says no, as a snapshot."""
+        kept = [entry.kept for entry in self._entries.values()]
+        return [manifest for manifest in kept if not isinstance(manifest, bytes)]
 
     def get(self, namespace: str, name: str) -> Manifest | None:
         """The object as stored (trimmed); not to be changed by the caller."""
@@ -134,7 +154,7 @@ class ObjectCache:
             self._remove(key, entry, last=None)
             self._bury(entry.uid, _NEVER_BACK, final=False)
             entry = None
-        self._store(key, entry, _Entry(uid, version, kept, None))
+        self._store(key, entry, _Entry(uid, version, self._packed(kept)), kept)
         return True
 
     def delete(self, manifest: Manifest) -> bool:
@@ -211,18 +231,24 @@ class ObjectCache:
         self._tombstones.clear()
         self.highest_version = 0
 
-    def _store(self, key: Key, old: _Entry | None, new: _Entry) -> None:
+    def _packed(self, manifest: Manifest) -> Manifest | bytes:
+        if self._packs is None or not self._packs(manifest):
+            return manifest
+        # A copy: orjson's own bytes keep the buffer that they were written to, a multiple of their length.
+        return memoryview(orjson.dumps(manifest)).tobytes()
+
+    def _store(self, key: Key, old: _Entry | None, new: _Entry, manifest: Manifest) -> None:
         if self._index is not None:
-            new.group = self._index(new.manifest)
+            new.group = self._index(manifest)
         if self._weigh is not None:
-            new.weight = self._weigh(new.manifest)
+            new.weight = self._weigh(manifest)
             self.weight += new.weight - (old.weight if old is not None else 0)
         if old is not None and old.group != new.group:
             self._leave_group(key, old.group)
         if new.group is not None:
             self._groups.setdefault(new.group, {})[key] = None
         self._entries[key] = new
-        self._changed(old.manifest if old else None, new.manifest)
+        self._changed(old.manifest if old else None, manifest)
 
     def _remove(self, key: Key, entry: _Entry, *, last: Manifest | None) -> None:
         del self._entries[key]

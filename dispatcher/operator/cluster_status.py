@@ -117,5 +117,7 @@ def next_status(cluster: RegisteredCluster, before: dict[str, Any]) -> dict[str,
             status["serverVersion"] = cluster.connection.server_version
     if ready:
         status["mirrors"] = len(cluster.mirrors)
-        status["activePods"] = sum((m.get("status") or {}).get("active") or 0 for m in cluster.mirrors)
+        status["activePods"] = sum(
+            (m.get("status") or {}).get("active") or 0 for m in cluster.mirrors.unpacked()
+        )
     return status

@@ -24,7 +24,7 @@ from dispatcher.operator.cluster_status import StatusPublisher
 from dispatcher.operator.queue import Key
 from dispatcher.operator.registered import RegisteredCluster
 from dispatcher.operator.settings import Settings
-from dispatcher.operator.world import World, job_uid_of, utc_now
+from dispatcher.operator.world import World, job_uid_of, mirror_is_at_rest, utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +129,7 @@ class Fleet:
 
         return ObjectCache(
             trim=kept,
+            packs=mirror_is_at_rest,
             weigh=weight,
             max_weight=self._settings.worker_memory_limit * 2**20,
             index=job_uid_of,

@@ -100,7 +100,7 @@ class RegisteredCluster:
         """What a drain waits for, as ``namespace/name``: unfinished mirrors; all of them where it is removed."""
         return sorted(
             f"{mirror['metadata']['namespace']}/{mirror['metadata']['name']}"
-            for mirror in self.mirrors
+            for mirror in (self.mirrors if self.leaving else self.mirrors.unpacked())
             if self.leaving or not read_mirror(mirror, self.name).finished
         )
 

@@ -4,7 +4,7 @@ Decisions on many Jobs are under way at once, so what a decision takes is booked
 Nothing of it is stored: placements and mirrors say it all after a restart.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -54,7 +54,7 @@ class RoomAccount:
     def __init__(
         self,
         *,
-        jobs: Callable[[], list[Manifest]],
+        jobs: Callable[[], Sequence[Manifest]],
         find_job: Callable[[Key], Manifest | None],
         find_mirrors: Callable[[str, str], tuple[Mirror, ...]],
         clusters: Callable[[], Mapping[ClusterName, Cluster]],

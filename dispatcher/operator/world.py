@@ -58,6 +58,16 @@ def _is_left_behind(manifest: dict[str, Any]) -> bool:
     )
 
 
+def _is_at_rest(job: dict[str, Any]) -> bool:
+    """Nothing is left to be done for this Job until it is deleted."""
+    return mirror_is_at_rest(job) and not _is_left_behind(job)
+
+
+def mirror_is_at_rest(mirror: dict[str, Any]) -> bool:
+    """It has ended, and nobody has deleted it: nothing of it runs, and nothing of it will change by itself."""
+    return _is_finished(mirror) and "deletionTimestamp" not in mirror["metadata"]
+
+
 def job_uid_of(manifest: dict[str, Any]) -> str | None:
     """The management Job's UID that a mirror carries."""
     uid = (manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL)
@@ -76,7 +86,7 @@ class World:
     def __init__(self, rules: Rules, *, wake: Callable[[Key], None]) -> None:
         self.rules = rules
         self._wake = wake
-        self.jobs = ObjectCache(on_change=self._job_changed)
+        self.jobs = ObjectCache(on_change=self._job_changed, packs=_is_at_rest)
         self.workers: dict[names.ClusterName, Worker] = {}
         self.namespace_labels: dict[str, Mapping[str, str]] = {}
         self.policies = Policies()
@@ -102,7 +112,7 @@ class World:
         """How many pods of a Job fit on clusters' nodes (set by the process)."""
         self.priority_classes: dict[str, int] = {}
         self.room = RoomAccount(
-            jobs=lambda: list(self.jobs),
+            jobs=self.jobs.unpacked,
             find_job=lambda key: self.jobs.get(*key),
             find_mirrors=lambda uid, namespace: tuple(self._seen_mirrors(uid, namespace)),
             clusters=self.clusters,
@@ -255,14 +265,12 @@ class World:
             self._ghosts[job_uid] = kept
 
     def wake_all(self) -> None:
-        """Look at every Job that a change of the clusters may concern: not at finished ones with nothing to remove."""
+        """Look at every Job that a change of the clusters may concern: not at those at rest."""
         self.room.clusters_changed()
-        for manifest in self.jobs:
-            metadata = manifest["metadata"]
-            if "deletionTimestamp" in metadata or not _is_finished(manifest) or _is_left_behind(manifest):
-                self._wake((metadata["namespace"], metadata["name"]))
+        for manifest in self.jobs.unpacked():
+            self._wake((manifest["metadata"]["namespace"], manifest["metadata"]["name"]))
         for worker in self.workers.values():  # a mirror may have come late, or live on, where nobody saw it
-            for mirror in worker.mirrors:
+            for mirror in worker.mirrors.unpacked():
                 if not _is_finished(mirror):
                     self.mirror_changed(mirror)
 
@@ -282,7 +290,7 @@ class World:
             self._wake_unfinished(namespace)
 
     def _wake_unfinished(self, namespace: str) -> None:
-        for job in self.jobs:
+        for job in self.jobs.unpacked():
             metadata = job["metadata"]
             if metadata["namespace"] == namespace and not _is_finished(job):
                 self._wake((namespace, metadata["name"]))
@@ -298,7 +306,7 @@ class World:
     def holds_share(self, cluster: names.ClusterName) -> bool:
         """Whether the placement of a Job that has not ended names this cluster."""
         name = f'"cluster":"{cluster}"'
-        for manifest in self.jobs:
+        for manifest in self.jobs.unpacked():
             text = (manifest["metadata"].get("annotations") or {}).get(names.PLACEMENT_ANNOTATION, "")
             if name in text and not _is_finished(manifest):
                 return True

@@ -1,5 +1,7 @@
+import tracemalloc
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -132,6 +134,49 @@ def test_a_store_that_went_back_in_time_is_believed() -> None:
     assert {item["metadata"]["name"] for item in cache} == {"a", "c"}
     assert cache.highest_version == 20
     assert ("deleted", "uid-b", 51, False) in calls
+
+
+def test_packed_objects_are_what_they_were_and_are_told_apart() -> None:
+    calls: list[Any] = []
+    cache = ObjectCache(
+        packs=lambda item: bool(item.get("status", {}).get("done")),
+        index=lambda item: str(item["metadata"]["uid"]),
+        on_change=lambda old, new: calls.append((old, new)),
+    )
+    runs, other = make_job("a", 1), make_job("b", 2)
+    done = {**make_job("a", 3), "status": {"done": True, "text": "ü", "count": 2**40}}
+    for item in (runs, other, done):
+        cache.put(item)
+    assert cache.get("ns", "a") == done
+    assert cache.in_group("uid-a") == [done]
+    assert sorted(item["metadata"]["name"] for item in cache) == ["a", "b"]
+    assert cache.unpacked() == [other]
+    again = {**make_job("a", 4), "status": {}}
+    cache.put(again)
+    assert calls[-2:] == [(runs, done), (done, again)]
+    assert len(cache.unpacked()) == 2
+    cache.put({**done, "metadata": {**done["metadata"], "resourceVersion": "5"}})
+    cache.gone("ns", "a", "uid-a")
+    assert calls[-1][0]["status"] == done["status"]
+
+
+def test_packed_objects_take_little_memory() -> None:
+    def grown(cache: ObjectCache) -> int:
+        texts = [
+            orjson.dumps(
+                {**make_job(f"{number:04}", number + 1), "status": dict.fromkeys("abcdefgh", number)}
+            )
+            for number in range(500)
+        ]
+        tracemalloc.start()
+        try:
+            for text in texts:
+                cache.put(orjson.loads(text))
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    assert grown(ObjectCache(packs=lambda _item: True)) < 0.6 * grown(ObjectCache())
 
 
 def test_groups_follow_the_index() -> None:
