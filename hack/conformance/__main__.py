@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 
 from dispatcher.core.names import DEFAULT_MANAGED_BY
-from hack.conformance import report, scenario
+from hack.conformance import program, report, scenario
 from hack.conformance.controller import Controller, controller
 from hack.conformance.differential import Result
-from hack.conformance.suite import Planes, run_suite
+from hack.conformance.suite import Planes, planes_of, run_suite
 from hack.lab import Lab
 from hack.lab.binaries import DEFAULT_KUBERNETES
 
@@ -25,12 +25,21 @@ path_option = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command()
 @click.option(
-    "--clusters", default="2,3", show_default=True, help="Over how many clusters; a list is tried one by one."
+    "--clusters", help="Over how many clusters; a list is tried one by one.  [default: 2,3; on real nodes 2]"
 )
 @click.option(
     "-k", "wanted", default="", help="Only scenarios with this in their feature or id; 'a or b' works."
 )
-@click.option("--at-once", default=16, show_default=True, help="Scenarios that run at the same time.")
+@click.option(
+    "--at-once", type=int, help="Scenarios that run at the same time.  [default: 16; on real nodes 4]"
+)
+@click.option(
+    "--nodes",
+    type=click.Choice(["kwok", "kubelet"]),
+    default="kwok",
+    show_default=True,
+    help="Of the lab. On real nodes run those scenarios that depend on a kubelet.",
+)
 @click.option(
     "--kubernetes-version", default=DEFAULT_KUBERNETES, show_default=True, help="Release of the planes."
 )
@@ -58,9 +67,10 @@ path_option = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 def main(
     *,
-    clusters: str,
+    clusters: str | None,
     wanted: str,
-    at_once: int,
+    at_once: int | None,
+    nodes: str,
     kubernetes_version: str,
     folder: Path | None,
     kubeconfig_management: Path | None,
@@ -74,18 +84,25 @@ def main(
     Without kubeconfigs it starts a lab and this dispatcher. With them, a dispatcher for --managed-by must run already.
     Exit codes: 0 all equal or documented, 1 something differs, 2 wrong usage.
     """
-    counts = _counts(clusters)
+    counts = _counts(clusters or ("2" if nodes == "kubelet" else "2,3"))
     parts = wanted.split(" or ")
     scenarios = [
         entry for entry in scenario.load() if any(part in f"{entry.row} {entry.id}" for part in parts)
     ]
+    if nodes == "kubelet":
+        if kubeconfig_management:
+            raise click.UsageError("--nodes is about the lab; with --kubeconfig-management there is none")
+        scenarios = [
+            entry for entry in scenarios if program.depends_on_kubelet(entry) and program.can_play(entry)
+        ]
     if not scenarios:
         raise click.UsageError(f"no scenario's feature or id holds {wanted!r}")
     asyncio.run(
         _run(
             scenario.for_release(scenarios, kubernetes_version),
             counts,
-            at_once=at_once,
+            at_once=at_once or (4 if nodes == "kubelet" else 16),
+            nodes=nodes,
             version=kubernetes_version,
             folder=folder,
             given=_given(kubeconfig_management, kubeconfigs, kubeconfig_builtin, counts),
@@ -130,6 +147,7 @@ async def _run(
     counts: list[int],
     *,
     at_once: int,
+    nodes: str,
     version: str,
     folder: Path | None,
     given: Planes | None,
@@ -147,8 +165,9 @@ async def _run(
             f"{number}/{total} {result.scenario.id} ({result.clusters}): {result.verdict}, {result.seconds:.0f} s\n"
         )
 
-    with _lab(given, max(counts), version, folder) as lab:
-        planes = given or planes_of(lab)
+    with _lab(given, max(counts), version, folder, nodes) as lab:
+        planes = planes_of(lab) if lab else given
+        assert planes is not None
         async with _dispatcher(lab, output, managed_by) as running:
             results = await run_suite(
                 scenarios,
@@ -172,14 +191,10 @@ async def _run(
         raise SystemExit(1)
 
 
-def planes_of(lab: Lab | None) -> Planes:
-    """A lab's kubeconfigs."""
-    assert lab is not None
-    return Planes(lab.management.kubeconfig, {plane.name: plane.kubeconfig for plane in lab.workers})
-
-
 @contextlib.contextmanager
-def _lab(given: Planes | None, workers: int, version: str, folder: Path | None) -> Iterator[Lab | None]:
+def _lab(
+    given: Planes | None, workers: int, version: str, folder: Path | None, nodes: str
+) -> Iterator[Lab | None]:
     if given is not None:
         yield None
         return
@@ -190,6 +205,8 @@ def _lab(given: Planes | None, workers: int, version: str, folder: Path | None) 
         lab = Lab.up(
             folder or Path(temporary) / "lab",
             workers=workers,
+            nodes=nodes,
+            management_node=nodes == "kubelet",
             kubernetes_version=version,
             report=lambda line: click.echo(f"lab: {line}", err=True),
         )

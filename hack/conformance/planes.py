@@ -14,6 +14,7 @@ from dispatcher.clusters.client import MERGE_PATCH, ApiServer, resource_path
 from dispatcher.clusters.kubeconfig import load_kubeconfig_file
 from dispatcher.clusters.reflector import Reflector
 from dispatcher.clusters.reply import Reply
+from hack.conformance import program
 from hack.conformance.scenario import RUN_LABEL, SCENARIO_LABEL
 
 JSON = dict[str, Any]
@@ -27,9 +28,11 @@ class Refused(RuntimeError):
 class Plane:
     """One API server. ``jobs`` and ``events`` are what is there; ``pods`` are all that ever were, by UID."""
 
-    def __init__(self, name: str, api: ApiServer, run: str) -> None:
+    def __init__(self, name: str, api: ApiServer, run: str, *, node: Path | None = None) -> None:
+        """``node``: of a plane with one real node, the root of the node's mount namespace."""
         self.name = name
         self.api = api
+        self._node = node
         self.pods: dict[str, JSON] = {}
         self.jobs = ObjectCache()
         self.events: list[JSON] = []
@@ -38,9 +41,14 @@ class Plane:
         self._tasks: list[asyncio.Task[None]] = []
 
     @classmethod
-    async def connect(cls, name: str, kubeconfig: Path, run: str) -> Plane:
-        """A plane by a kubeconfig with an administrator's rights."""
-        return cls(name, ApiServer(await load_kubeconfig_file(kubeconfig), timeout=30.0), run)
+    async def connect(cls, name: str, kubeconfig: Path, run: str, *, node: Path | None = None) -> Plane:
+        """A plane by a kubeconfig with an administrator's rights; ``node``: as above."""
+        return cls(name, ApiServer(await load_kubeconfig_file(kubeconfig), timeout=30.0), run, node=node)
+
+    @property
+    def is_real(self) -> bool:
+        """Whether its pods truly run."""
+        return self._node is not None
 
     async def start(self) -> None:
         """Watches from now on; returns once the first lists are in."""
@@ -99,6 +107,11 @@ class Plane:
 
     async def finish_pod(self, pod: JSON, code: int, *, disrupted: bool = False) -> None:
         """What a kubelet writes when a pod's containers end for good; ``disrupted``: by an eviction."""
+        if self._node is not None:
+            assert not disrupted
+            file = self._node / program.told(pod["metadata"]["namespace"], pod["metadata"]["name"])[1:]
+            file.write_text(f"{code}\n")
+            return
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         ended = {
             "exitCode": code,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hack.conformance import snapshot
+from hack.conformance import program, snapshot
 from hack.conformance.planes import Plane, Refused, is_running, job_path
 from hack.conformance.scenario import JSON, Scenario
 
@@ -89,6 +89,8 @@ class SideRun:
         manifest = self.scenario.manifest(
             run=self.run, clusters=self.side.clusters, managed_by=self.side.managed_by, planes=self.planes
         )
+        if self.side.workers[0].is_real:
+            manifest = program.adapt(manifest, self.scenario, namespace=self.side.namespace)
         kind = "cronjobs" if manifest["kind"] == "CronJob" else "jobs"
         path = f"/apis/batch/v1/namespaces/{self.side.namespace}/{kind}"
         made = await self.side.home.request("POST", path, manifest)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hack.conformance.differential import Result, compare_events, try_scenario
 from hack.conformance.planes import Plane, Refused
 from hack.conformance.run import Side
 from hack.conformance.scenario import Scenario
+from hack.lab import Lab
 
 Report = Callable[[Result], None]
 
@@ -27,6 +28,16 @@ class Planes:
     management: Path
     workers: dict[str, Path]
     builtin: Path | None = None
+    nodes: Mapping[str, Path] = field(default_factory=dict)
+    """Of planes with one real node, by their names here: the root of the node's mount namespace. All or none."""
+
+
+def planes_of(lab: Lab) -> Planes:
+    """A lab's kubeconfigs and nodes."""
+    workers = {plane.name: plane.kubeconfig for plane in lab.workers}
+    # Its folder in /proc shows the namespace of the process that holds it.
+    nodes = {plane.name: Path(f"/proc/{plane.node.pid}/root") for plane in lab.planes if plane.has_real_node}
+    return Planes(lab.management.kubeconfig, workers, nodes=nodes)
 
 
 async def run_suite(
@@ -45,9 +56,13 @@ async def run_suite(
     ``clusters`` says), and Jobs carry no annotation of Federation's.
     """
     run = f"conformance-{secrets.token_hex(3)}"
-    management = await Plane.connect("management", planes.management, run)
-    builtin = await Plane.connect("builtin", planes.builtin, run) if planes.builtin else management
-    workers = {name: await Plane.connect(name, path, run) for name, path in planes.workers.items()}
+
+    async def connect(name: str, path: Path) -> Plane:
+        return await Plane.connect(name, path, run, node=planes.nodes.get(name))
+
+    management = await connect("management", planes.management)
+    builtin = await connect("builtin", planes.builtin) if planes.builtin else management
+    workers = {name: await connect(name, path) for name, path in planes.workers.items()}
     everything = list(dict.fromkeys([management, builtin, *workers.values()]))
     gate = asyncio.Semaphore(at_once)
     results = []

@@ -7,18 +7,17 @@ from pathlib import Path
 from dispatcher.core.names import DEFAULT_MANAGED_BY
 from hack.conformance import report, scenario
 from hack.conformance.controller import controller
-from hack.conformance.suite import Planes, run_suite
+from hack.conformance.suite import planes_of, run_suite
 from hack.lab import Lab
 
 CLUSTERS = (3,)
 
 
 async def test_dispatched_jobs_end_as_on_one_cluster(lab: Lab, tmp_path: Path) -> None:
-    planes = Planes(lab.management.kubeconfig, {plane.name: plane.kubeconfig for plane in lab.workers})
     async with controller(lab.dispatcher_kubeconfig, log=tmp_path / "dispatcher.log") as running:
         results = await run_suite(
             scenario.load(),
-            planes,
+            planes_of(lab),
             clusters=CLUSTERS,
             managed_by=DEFAULT_MANAGED_BY,
             at_once=10,  # more, and a slow machine misses moments that scenarios wait for

@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from dispatcher.core import names
+from hack.conformance import report, scenario
+from hack.conformance.program import can_play, depends_on_kubelet
+from hack.conformance.suite import planes_of, run_suite
 from hack.image.archive import controller_image
 from hack.lab import Lab, Plane, ports
 from hack.lab.api import JSON
@@ -31,6 +34,17 @@ IMAGE, TAG = "lab.jobdispatcher.io/job-dispatcher", "1"
 JOBS = "/apis/batch/v1/namespaces/default/jobs"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 API_SERVICE = "/apis/apiregistration.k8s.io/v1/apiservices/v1alpha1.view.jobdispatcher.io"
+# Of those that depend on a kubelet, some that no slow machine makes miss a moment. The others too:
+# make conformance ARGS="--nodes kubelet".
+SCENARIOS = {
+    "backoff-on-failure-exceeded-one-pod",
+    "indexed-on-failure-restarts",
+    "pfp-fail-index-two-clusters",
+    "pfp-ignore",
+    "replacement-failed-fixed",
+    "success-others-succeed-while-stopping",
+    "suspend-pods-succeed-while-terminating",
+}
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +170,22 @@ def test_a_split_job_completes_and_its_logs_are_there(release: Installation) -> 
     said = sorted((line[2], line[1]) for line in lines if line)
     first, second = (worker.name for worker in workers)
     assert said == [("index 0", first), ("index 1", first), ("index 2", second), ("index 3", second)]
+
+
+async def test_what_depends_on_a_kubelet_is_as_on_one_cluster(release: Installation) -> None:
+    """The built-in controller with the management cluster's node, beside the dispatched Job on two workers."""
+    wanted = [entry for entry in scenario.load() if entry.id in SCENARIOS]
+    assert len(wanted) == len(SCENARIOS)
+    assert all(depends_on_kubelet(entry) and can_play(entry) for entry in wanted)
+    results = await run_suite(
+        wanted,
+        planes_of(release.lab),
+        clusters=(2,),
+        managed_by=names.DEFAULT_MANAGED_BY,
+        at_once=5,
+    )
+    failed = [report.describe(result) for result in results if not result.passed]
+    assert not failed, "\n\n".join(failed)
 
 
 def test_a_controller_that_is_killed_starts_again_and_goes_on(release: Installation) -> None:
