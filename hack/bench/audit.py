@@ -19,6 +19,8 @@ from hack.lab import Plane
 OTHERS = ("system:apiserver", "system:kube-", "system:node:", "system:serviceaccount:kube-system:", "lab:")
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 JOBS = frozenset({"jobs", "jobs/status"})
+LONGEST_LINE = 2**20
+"""Bytes; an event without its bodies has a few thousand."""
 
 
 class Request(NamedTuple):
@@ -69,8 +71,9 @@ class _Log:
         self.plane = plane
         self._path = path
         self._file: IO[bytes] = path.open("rb")
-        self._file.seek(0, os.SEEK_END)
-        self._half = b""
+        end = self._file.seek(0, os.SEEK_END)
+        self._file.seek(max(0, end - LONGEST_LINE))
+        self._half = self._file.read(end).rpartition(b"\n")[2]
 
     def close(self) -> None:
         self._file.close()

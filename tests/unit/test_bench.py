@@ -143,6 +143,20 @@ def test_only_the_measured_controllers_requests_are_counted(tmp_path: Path) -> N
     tail.close()
 
 
+@pytest.mark.parametrize("written", [0, 20])
+def test_a_line_that_is_half_written_when_the_measurement_begins_is_in_it(
+    tmp_path: Path, written: int
+) -> None:
+    log = tmp_path / "audit.log"
+    line = entry("system:serviceaccount:somewhere:controller", "create", resource="jobs")
+    log.write_text(line + line[:written])
+    tail = AuditTail([cast(Plane, SimpleNamespace(name="management", audit_log=log))])
+    with log.open("a") as file:
+        file.write(line[written:])
+    assert tail.count() == {Request("management", "create", "jobs"): 1}
+    tail.close()
+
+
 def test_the_api_servers_counters_are_summed_over_codes_and_told_apart_by_subresource() -> None:
     text = """# TYPE apiserver_request_total counter
 apiserver_request_total{code="200",component="a",group="batch",resource="jobs",subresource="status",verb="PUT"} 7
