@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any, Final
 
@@ -71,9 +72,17 @@ class Health:
 
 
 def describe(
-    *, queue: KeyQueue, fleet: Fleet, tally: JobTally, health: Health, lag: LoopLag
+    *,
+    queue: KeyQueue,
+    fleet: Fleet,
+    tally: JobTally,
+    health: Health,
+    lag: LoopLag,
+    policies: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The queue and the clusters for the debug page: names and states, no credentials, no Job's content."""
+    """The queue, the clusters and the policies for the debug page: names and states, no credentials, no content of
+    Jobs. ``policies``: the known resourceVersion of each by ``namespace/name``.
+    """
     now = asyncio.get_running_loop().time()
     return {
         "health": health.fault() or "ok",
@@ -92,12 +101,14 @@ def describe(
         "clusters": {
             name: _describe_cluster(cluster, now) for name, cluster in sorted(fleet.clusters.items())
         },
+        "policies": dict(sorted(policies.items())),
     }
 
 
 def _describe_cluster(cluster: Any, now: float) -> dict[str, Any]:
     ready, reason, message = cluster.health
     found: dict[str, Any] = {
+        "resourceVersion": cluster.manifest["metadata"].get("resourceVersion", ""),
         "ready": ready,
         "reason": reason,
         "message": redacted(message),

@@ -15,11 +15,14 @@ class Policies:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], Policy | str] = {}
+        self.versions: dict[str, str] = {}
+        """The resourceVersion of each as it is known, by ``namespace/name``."""
 
     def put(self, manifest: dict[str, Any]) -> None:
         """A policy was made or changed."""
         metadata = manifest["metadata"]
         key = (metadata["namespace"], metadata["name"])
+        self.versions["/".join(key)] = metadata.get("resourceVersion", "")
         try:
             self._known[key] = read_policy(manifest)
         except (KeyError, TypeError, ValueError) as error:
@@ -31,6 +34,7 @@ class Policies:
     def remove(self, namespace: str, name: str) -> None:
         """A policy is gone."""
         self._known.pop((namespace, name), None)
+        self.versions.pop(f"{namespace}/{name}", None)
 
     @property
     def ask_for_room(self) -> bool:

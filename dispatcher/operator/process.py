@@ -151,7 +151,12 @@ class Dispatcher:
                     healthy=health.fault,
                     refresh=state.refresh,
                     debug=lambda: describe(
-                        queue=queue, fleet=fleet, tally=world.tally, health=health, lag=lag
+                        queue=queue,
+                        fleet=fleet,
+                        tally=world.tally,
+                        health=health,
+                        lag=lag,
+                        policies=world.policies.versions,
                     ),
                     ready=lambda: self._unready(leases),
                 )

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 from dispatcher.clusters import jobs
 from dispatcher.clusters.client import ApiServer
+from dispatcher.clusters.reply import Reply
 from dispatcher.core import names
 
 WAIT_SECONDS = 60.0
@@ -19,10 +21,14 @@ NEVER_ENDS = [{"exit": None}]
 class Planes:
     """Clients for all planes of the lab, as their administrator, and one namespace that all of them have."""
 
-    def __init__(self, management: ApiServer, workers: list[ApiServer], *, namespace: str) -> None:
+    def __init__(
+        self, management: ApiServer, workers: list[ApiServer], *, namespace: str, dispatcher: str = ""
+    ) -> None:
+        """``dispatcher``: host and port of its metrics, for :meth:`known`."""
         self.management = management
         self.workers = workers
         self.namespace = namespace
+        self._dispatcher = dispatcher
 
     async def create(self, job: dict[str, Any], *, on: ApiServer | None = None) -> dict[str, Any]:
         """POST a Job, on the management plane unless said otherwise."""
@@ -30,6 +36,30 @@ class Planes:
         assert reply.ok, reply
         assert reply.body is not None
         return reply.body
+
+    async def known(self, kind: str, name: str, reply: Reply) -> None:
+        """Wait until the dispatcher knows what this reply to a write of a policy or cluster shows: its watches on
+        different resources bring news in no particular order. ``kind``: "policies" or "clusters".
+        """
+        assert reply.ok, reply
+        assert reply.body is not None
+        wanted = int(reply.body["metadata"]["resourceVersion"])
+        found: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                while True:
+                    found = await asyncio.to_thread(self._state)
+                    entry = found[kind].get(name) or "0"
+                    if int(entry["resourceVersion"] if isinstance(entry, dict) else entry) >= wanted:
+                        return
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"the dispatcher does not know {name}: {json.dumps(found[kind])}") from None
+
+    def _state(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://{self._dispatcher}/debug/state", timeout=WAIT_SECONDS) as answer:
+            state: dict[str, Any] = json.load(answer)
+        return state
 
     async def delete(self, name: str) -> None:
         """Delete a management Job, if it is there."""

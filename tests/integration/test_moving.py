@@ -44,13 +44,13 @@ async def apply_policy(planes: Planes, **spec: Any) -> None:
         "spec": spec,
     }
     reply = await planes.management.request("POST", path, body=body)
-    assert reply.ok, reply
+    await planes.known("policies", f"{planes.namespace}/{names.DEFAULT_POLICY_NAME}", reply)
 
 
 async def change_cluster(planes: Planes, name: str, **spec: Any) -> None:
     path = cluster_path(name)
     reply = await planes.management.request("PATCH", path, body={"spec": spec}, content_type=MERGE_PATCH)
-    assert reply.ok, reply
+    await planes.known("clusters", name, reply)
 
 
 async def cluster_when(planes: Planes, name: str, kind: str, status: str) -> dict[str, Any]:

@@ -37,13 +37,13 @@ async def apply_policy(planes: Planes, name: str = names.DEFAULT_POLICY_NAME, **
     body = {"apiVersion": API, "kind": "DispatchPolicy", "metadata": metadata, "spec": spec}
     method, path = ("PUT", f"{path}/{name}") if found.ok else ("POST", path)
     reply = await planes.management.request(method, path, body=body)
-    assert reply.ok, reply
+    await planes.known("policies", f"{planes.namespace}/{name}", reply)
 
 
 async def change_cluster(planes: Planes, name: str, patch: Manifest) -> None:
     path = resource_path(API, "workerclusters", name=name)
     reply = await planes.management.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
-    assert reply.ok, reply
+    await planes.known("clusters", name, reply)
 
 
 @pytest.fixture
