@@ -158,7 +158,7 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     actions += mirroring.steer(observation, seen.placement, seen.by_share, seen.progress)
     actions += leaving.withdraw(observation, persisted, seen.by_share)
     actions += mirroring.strays(observation, seen.persisted, seen.by_share)
-    due = reporting.due(observation, first=told.postponed) if write is not None or told.postponed else None
+    due = told.postponed or (reporting.due(observation) if write is not None else None)
     if write is not None and due is None:
         actions.append(write)
     return Decision(tuple(actions), _look_again(observation, placement, due), claim)

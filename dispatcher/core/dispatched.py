@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from dispatcher.core import dependencies, names, reporting
+from dispatcher.core import dependencies, names
 from dispatcher.core.actions import Event
 from dispatcher.core.candidates import complaint
 from dispatcher.core.job import Job
@@ -13,6 +14,9 @@ from dispatcher.core.placing import Problem
 from dispatcher.core.sight import Seen
 from dispatcher.core.status import StatusDraft
 
+FIRST_REPORT = timedelta(seconds=3)
+"""So long a new placement's Dispatched condition waits for the mirrors' first report, to be written
+together with it."""
 LISTED_CLUSTERS = 10
 
 
@@ -29,11 +33,11 @@ def tell_waiting(draft: StatusDraft, waiting: str) -> list[Event]:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What was told: Events, whether the condition turned, whether that is put off for the first report."""
+    """What was told: Events, whether the condition turned, until when that is put off for the first report."""
 
     events: tuple[Event, ...] = ()
     turned: bool = False
-    postponed: bool = False
+    postponed: datetime | None = None
 
 
 def tell_dispatched(
@@ -57,9 +61,9 @@ def tell_dispatched(
         draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
         return Told()
     reported = any(mirror.started for mirror in seen.by_share.values())
-    fresh = job.start_time is not None and observation.now - job.start_time < reporting.FIRST_REPORT
-    if fresh and not reported and not job.suspend:
-        return Told(postponed=True)
+    waits_until = job.start_time + FIRST_REPORT if job.start_time is not None else observation.now
+    if observation.now < waits_until and not reported and not job.suspend:
+        return Told(postponed=waits_until)
     draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
     return Told((Event("Normal", "Dispatched", summary),))
 

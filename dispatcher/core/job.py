@@ -61,6 +61,12 @@ def is_finished(conditions: Mapping[str, Condition]) -> bool:
     return False
 
 
+def has_ended(manifest: Manifest) -> bool:
+    """The same of a Job's manifest, without reading anything else of it."""
+    conditions = (manifest.get("status") or {}).get("conditions") or ()
+    return any(entry.get("type") in TERMINAL and entry.get("status") == "True" for entry in conditions)
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A Job of the management cluster.

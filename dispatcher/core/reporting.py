@@ -4,25 +4,18 @@ from datetime import datetime, timedelta
 
 from dispatcher.core.observation import Observation
 
-FIRST_REPORT = timedelta(seconds=3)
-"""So long a new placement's Dispatched condition waits for the mirrors' first report, to be written
-together with it."""
 REPORT_INTERVAL = timedelta(seconds=1)
 """Between two writes of a Job of which the second has nothing but new counters."""
 
 
-def due(observation: Observation, *, first: bool = False) -> datetime | None:
+def due(observation: Observation) -> datetime | None:
     """When such a status is to be written; None: now.
 
     The built-in controller gathers for a second what happens to a Job's pods (its ``syncJobBatchPeriod``); so is
     gathered here what happens to the mirrors, however many they are. What is decided is never held back, nor are the
     counts of a mirror that is gone: only the Job would have them.
-
-    ``first``: the Job still waits for a mirror's first report.
     """
-    start, written = observation.job.start_time, observation.written_at
-    if first and start is not None:
-        return start + FIRST_REPORT
+    written = observation.written_at
     if written is None or any(mirror.gone for mirror in observation.mirrors):
         return None
     moment = written + REPORT_INTERVAL

@@ -4,7 +4,7 @@ from typing import Any
 
 from dispatcher import metrics
 from dispatcher.core import names
-from dispatcher.core.placement import PlacementError, Share, ShareState, parse_placement
+from dispatcher.core.placement import HOLDING, PlacementError, Share, ShareState, parse_placement
 
 _LEFT = (f'"state":"{ShareState.LOST}"', f'"state":"{ShareState.REMOVING}"')
 
@@ -24,7 +24,7 @@ def count_moves(before: dict[str, Any], after: dict[str, Any]) -> None:
         return
     for share in new:
         known = old.get(share.id)
-        if known is None or known.state not in (ShareState.ACTIVE, ShareState.DRAINING):
+        if known is None or known.state not in HOLDING:
             continue
         if share.state is ShareState.LOST:
             metrics.share_lost(share.cluster)

@@ -98,11 +98,9 @@ class RegisteredCluster:
 
     def left_mirrors(self) -> list[str]:
         """What a drain waits for, as ``namespace/name``: unfinished mirrors; all of them where it is removed."""
-        return sorted(
-            f"{mirror['metadata']['namespace']}/{mirror['metadata']['name']}"
-            for mirror in (self.mirrors if self.leaving else self.mirrors.unpacked())
-            if self.leaving or not read_mirror(mirror, self.name).finished
-        )
+        unfinished = (m for m in self.mirrors.unpacked() if not read_mirror(m, self.name).finished)
+        left = self.mirrors if self.leaving else unfinished
+        return sorted(f"{mirror['metadata']['namespace']}/{mirror['metadata']['name']}" for mirror in left)
 
     @property
     def view(self) -> Cluster:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.core import names
-from dispatcher.core.job import TERMINAL, read_job
+from dispatcher.core.job import has_ended, read_job
 from dispatcher.core.mirror import Mirror, read_mirror
 from dispatcher.core.observation import Attempt, Cluster, Observation, Refusal, Rules
 from dispatcher.core.placement import ShareState
@@ -45,11 +45,6 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _is_finished(manifest: dict[str, Any]) -> bool:
-    conditions = (manifest.get("status") or {}).get("conditions") or ()
-    return any(entry.get("type") in TERMINAL and entry.get("status") == "True" for entry in conditions)
-
-
 def _is_left_behind(manifest: dict[str, Any]) -> bool:
     """A share of the Job has left a mirror that is still to be removed; it may be on a cluster that was away."""
     text = (manifest["metadata"].get("annotations") or {}).get(names.PLACEMENT_ANNOTATION, "")
@@ -65,7 +60,7 @@ def _is_at_rest(job: dict[str, Any]) -> bool:
 
 def mirror_is_at_rest(mirror: dict[str, Any]) -> bool:
     """It has ended, and nobody has deleted it: nothing of it runs, and nothing of it will change by itself."""
-    return _is_finished(mirror) and "deletionTimestamp" not in mirror["metadata"]
+    return has_ended(mirror) and "deletionTimestamp" not in mirror["metadata"]
 
 
 def job_uid_of(manifest: dict[str, Any]) -> str | None:
@@ -141,11 +136,7 @@ class World:
             if self.propagation is not None:
                 self.propagation.forget(key, metadata["uid"])
         else:
-            if old is not None and old["metadata"]["uid"] != metadata["uid"]:
-                self._keys.pop(old["metadata"]["uid"], None)
-                self._written.pop(old["metadata"]["uid"], None)
-                self._attempts.pop(key, None)
-            if old is None or old["metadata"]["uid"] != metadata["uid"]:
+            if old is None:
                 self.latencies.job_seen(new)
             self._keys[metadata["uid"]] = key
             self._wake(key)
@@ -271,7 +262,7 @@ class World:
             self._wake((manifest["metadata"]["namespace"], manifest["metadata"]["name"]))
         for worker in self.workers.values():  # a mirror may have come late, or live on, where nobody saw it
             for mirror in worker.mirrors.unpacked():
-                if not _is_finished(mirror):
+                if not has_ended(mirror):
                     self.mirror_changed(mirror)
 
     def policy_changed(self, manifest: dict[str, Any], *, gone: bool = False) -> None:
@@ -292,7 +283,7 @@ class World:
     def _wake_unfinished(self, namespace: str) -> None:
         for job in self.jobs.unpacked():
             metadata = job["metadata"]
-            if metadata["namespace"] == namespace and not _is_finished(job):
+            if metadata["namespace"] == namespace and not has_ended(job):
                 self._wake((namespace, metadata["name"]))
 
     def wake_users_of(self, cluster: names.ClusterName) -> None:
@@ -308,19 +299,18 @@ class World:
         name = f'"cluster":"{cluster}"'
         for manifest in self.jobs.unpacked():
             text = (manifest["metadata"].get("annotations") or {}).get(names.PLACEMENT_ANNOTATION, "")
-            if name in text and not _is_finished(manifest):
+            if name in text and not has_ended(manifest):
                 return True
         return False
 
     def attempt(self, key: Key, cluster: names.ClusterName, mirror: str, attempt: Attempt | None) -> None:
         """Remember how the last write for a mirror ended; None: it worked."""
-        if attempt is not None:
-            if (
-                key in self.jobs
-            ):  # else it went before the answer came, and a later one of its name starts afresh
-                self._attempts[key][(cluster, mirror)] = attempt
-        elif key in self._attempts:
-            self._attempts[key].pop((cluster, mirror), None)
+        if attempt is None:
+            self._attempts.get(key, {}).pop((cluster, mirror), None)
+        elif (
+            key in self.jobs
+        ):  # else it went before the answer came, and a later one of its name starts afresh
+            self._attempts[key][(cluster, mirror)] = attempt
 
     def forget_attempts(self, cluster: names.ClusterName) -> None:
         """A cluster is back: what failed while it was away, or was not yet itself, is tried at once."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from dispatcher.clusters.pods import LogBroken, is_not_started
 from dispatcher.clusters.reply import Manifest, Outcome, Reply
+from dispatcher.core.job import has_ended
 from dispatcher.view.lines import Cutter
 from dispatcher.view.logs import LogReader, why
 from dispatcher.view.sources import Pod
@@ -83,7 +84,7 @@ class Follow:
         self._clusters: dict[str, _Watched] = {}
         self._room = asyncio.Semaphore(FOLLOWED)
         # Whoever asks has just read the Job.
-        self._ended_at: float | None = monotonic() if _has_ended(job) else None
+        self._ended_at: float | None = monotonic() if has_ended(job) else None
 
     async def run(self) -> None:
         """Send what there is, and what comes, until the Job has ended and all is sent.
@@ -125,7 +126,7 @@ class Follow:
             if refused.code == 404:
                 self._ended_at = monotonic()
             return
-        if _has_ended(self._job) or self._chosen_ended():
+        if has_ended(self._job) or self._chosen_ended():
             self._ended_at = monotonic()
 
     def _chosen_ended(self) -> bool:
@@ -295,8 +296,3 @@ def _gone(pod: Pod) -> Pod:
     """A pod that is not there any more, as one that has ended."""
     status = {**(pod.manifest.get("status") or {}), "phase": "Failed"}
     return Pod(pod.cluster, {**pod.manifest, "status": status})
-
-
-def _has_ended(job: Manifest) -> bool:
-    conditions = (job.get("status") or {}).get("conditions") or ()
-    return any(c["type"] in ("Complete", "Failed") and c["status"] == "True" for c in conditions)
