@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hack.lab import Lab, ports, processes
 
@@ -70,6 +72,12 @@ class Controller:
         """What its /metrics says now."""
         with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=5.0) as response:
             return str(response.read(), "utf-8")
+
+    def debug_state(self) -> dict[str, Any]:
+        """What its /debug/state says now."""
+        with urllib.request.urlopen(f"http://{self.address}/debug/state", timeout=60.0) as response:
+            state: dict[str, Any] = json.load(response)
+        return state
 
     @property
     def is_running(self) -> bool:

@@ -33,7 +33,7 @@ async def planes(lab: Lab, controller: Controller) -> AsyncIterator[Planes]:
     namespace = f"test-{uuid.uuid4().hex[:8]}"
     for client in clients:
         assert (await jobs.create_namespace(client, {"metadata": {"name": namespace}})).ok
-    planes = Planes(clients[0], clients[1:], namespace=namespace, dispatcher=controller.address)
+    planes = Planes(clients[0], clients[1:], namespace=namespace, debug_state=controller.debug_state)
     yield planes
     await planes.delete_all()
     rejected = "job_dispatcher_status_writes_rejected_total{"

@@ -2,15 +2,15 @@
 
 import asyncio
 import json
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 from dispatcher.clusters import jobs
-from dispatcher.clusters.client import ApiServer
+from dispatcher.clusters.client import MERGE_PATCH, ApiServer, resource_path
 from dispatcher.clusters.reply import Reply
 from dispatcher.core import names
 
+API = f"{names.API_GROUP}/{names.API_VERSION}"
 WAIT_SECONDS = 60.0
 MANAGED_BY = "jobdispatcher.io/integration"
 """The value of the dispatcher that most tests share."""
@@ -22,13 +22,18 @@ class Planes:
     """Clients for all planes of the lab, as their administrator, and one namespace that all of them have."""
 
     def __init__(
-        self, management: ApiServer, workers: list[ApiServer], *, namespace: str, dispatcher: str = ""
+        self,
+        management: ApiServer,
+        workers: list[ApiServer],
+        *,
+        namespace: str,
+        debug_state: Callable[[], dict[str, Any]] = dict,
     ) -> None:
-        """``dispatcher``: host and port of its metrics, for :meth:`known`."""
+        """``debug_state``: what the dispatcher's /debug/state says now, for changes of policies and clusters."""
         self.management = management
         self.workers = workers
         self.namespace = namespace
-        self._dispatcher = dispatcher
+        self._debug_state = debug_state
 
     async def create(self, job: dict[str, Any], *, on: ApiServer | None = None) -> dict[str, Any]:
         """POST a Job, on the management plane unless said otherwise."""
@@ -37,7 +42,25 @@ class Planes:
         assert reply.body is not None
         return reply.body
 
-    async def known(self, kind: str, name: str, reply: Reply) -> None:
+    async def apply_policy(self, name: str = names.DEFAULT_POLICY_NAME, **spec: Any) -> None:
+        """Make the policy of the namespace, or put another in its place, and wait until the dispatcher knows it."""
+        path = resource_path(API, "dispatchpolicies", namespace=self.namespace)
+        metadata = {"name": name, "namespace": self.namespace}
+        found = await self.management.get(f"{path}/{name}")
+        if found.ok and found.body is not None:
+            metadata["resourceVersion"] = found.body["metadata"]["resourceVersion"]
+        body = {"apiVersion": API, "kind": "DispatchPolicy", "metadata": metadata, "spec": spec}
+        method, path = ("PUT", f"{path}/{name}") if found.ok else ("POST", path)
+        reply = await self.management.request(method, path, body=body)
+        await self._known("policies", f"{self.namespace}/{name}", reply)
+
+    async def change_cluster(self, name: str, patch: dict[str, Any]) -> None:
+        """Patch the WorkerCluster, and wait until the dispatcher knows it."""
+        path = resource_path(API, "workerclusters", name=name)
+        reply = await self.management.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
+        await self._known("clusters", name, reply)
+
+    async def _known(self, kind: str, name: str, reply: Reply) -> None:
         """Wait until the dispatcher knows what this reply to a write of a policy or cluster shows: its watches on
         different resources bring news in no particular order. ``kind``: "policies" or "clusters".
         """
@@ -48,18 +71,13 @@ class Planes:
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 while True:
-                    found = await asyncio.to_thread(self._state)
+                    found = await asyncio.to_thread(self._debug_state)
                     entry = found[kind].get(name) or "0"
                     if int(entry["resourceVersion"] if isinstance(entry, dict) else entry) >= wanted:
                         return
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise AssertionError(f"the dispatcher does not know {name}: {json.dumps(found[kind])}") from None
-
-    def _state(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://{self._dispatcher}/debug/state", timeout=WAIT_SECONDS) as answer:
-            state: dict[str, Any] = json.load(answer)
-        return state
 
     async def delete(self, name: str) -> None:
         """Delete a management Job, if it is there."""

@@ -34,25 +34,6 @@ def cluster_path(name: str) -> str:
     return resource_path(API, "workerclusters", name=name)
 
 
-async def apply_policy(planes: Planes, **spec: Any) -> None:
-    """The namespace's default policy."""
-    path = resource_path(API, "dispatchpolicies", namespace=planes.namespace)
-    body = {
-        "apiVersion": API,
-        "kind": "DispatchPolicy",
-        "metadata": {"name": names.DEFAULT_POLICY_NAME, "namespace": planes.namespace},
-        "spec": spec,
-    }
-    reply = await planes.management.request("POST", path, body=body)
-    await planes.known("policies", f"{planes.namespace}/{names.DEFAULT_POLICY_NAME}", reply)
-
-
-async def change_cluster(planes: Planes, name: str, **spec: Any) -> None:
-    path = cluster_path(name)
-    reply = await planes.management.request("PATCH", path, body={"spec": spec}, content_type=MERGE_PATCH)
-    await planes.known("clusters", name, reply)
-
-
 async def cluster_when(planes: Planes, name: str, kind: str, status: str) -> dict[str, Any]:
     """The WorkerCluster once a condition of it has this status."""
     found: Any = None
@@ -92,7 +73,7 @@ async def two(planes: Planes) -> AsyncIterator[Planes]:
     """For Jobs on the first two workers; these are as they were at the end."""
     yield planes
     for name in ("worker-1", "worker-2"):
-        await change_cluster(planes, name, unschedulable=None, taints=None)
+        await planes.change_cluster(name, {"spec": {"unschedulable": None, "taints": None}})
 
 
 def on_two(name: str, planes: Planes, script: Any, **spec: Any) -> dict[str, Any]:
@@ -109,7 +90,7 @@ def indexed(planes: Planes, name: str, script: Any, **spec: Any) -> dict[str, An
 
 async def test_only_the_unfinished_part_of_a_lost_share_moves(two: Planes, lab: Lab) -> None:
     planes = two
-    await apply_policy(planes, failover={"after": "3s"})
+    await planes.apply_policy(failover={"after": "3s"})
     script = [
         {"index": "0", "exit": 0},
         {"index": "1-2", "after": "15s", "exit": 0},
@@ -142,7 +123,7 @@ async def test_only_the_unfinished_part_of_a_lost_share_moves(two: Planes, lab: 
 async def test_what_a_lost_cluster_did_meanwhile_counts_when_it_is_back(two: Planes, lab: Lab) -> None:
     """Its API server hangs; its pods go on and end, and only what nobody else has begun is used."""
     planes = two
-    await apply_policy(planes, failover={"after": "3s"})
+    await planes.apply_policy(failover={"after": "3s"})
     job = on_two("meanwhile", planes, [{"after": "10s", "exit": 0}], completions=12, parallelism=4)
     await planes.create(job)
     placed = await planes.job_when("meanwhile", lambda job: count(job, "active") == 4)
@@ -165,7 +146,7 @@ async def test_a_no_execute_taint_moves_what_is_not_done(two: Planes) -> None:
     job = await planes.job_when("drained", lambda job: len(placement_of(job).active) == 1)
     drained = placement_of(job).active[0].cluster
     taint = {"key": names.DRAIN_TAINT, "effect": "NoExecute"}
-    await change_cluster(planes, drained, unschedulable=True, taints=[taint])
+    await planes.change_cluster(drained, {"spec": {"unschedulable": True, "taints": [taint]}})
     await planes.event_when("drained", "ShareDraining")
     moved = await planes.job_when("drained", lambda job: drained not in states(job))
     assert [share.indexes.format() for share in placement_of(moved).active] == ["1"]
@@ -206,7 +187,7 @@ async def test_a_removed_cluster_is_emptied_first(two: Planes) -> None:
 async def test_an_idle_cluster_takes_what_has_not_begun(two: Planes) -> None:
     """One cluster's pods end at once, the other's take long: the first comes back for more."""
     planes = two
-    await apply_policy(planes, stealUnstarted=True, stealAfter="0s")
+    await planes.apply_policy(stealUnstarted=True, stealAfter="0s")
     script = [{"index": "0-9", "exit": 0}, {"index": "10-13", "after": "4s", "exit": 0}, {"exit": 0}]
     job = indexed(planes, "stolen", script, completions=20, parallelism=4)
     uid = (await planes.create(job))["metadata"]["uid"]
@@ -225,7 +206,7 @@ async def test_an_idle_cluster_takes_what_has_not_begun(two: Planes) -> None:
 
 async def test_a_share_whose_pods_are_not_scheduled_moves(two: Planes) -> None:
     planes = two
-    await apply_policy(planes, failover={"unschedulableAfter": "3s"})
+    await planes.apply_policy(failover={"unschedulableAfter": "3s"})
     nodes = (await planes.workers[0].get("/api/v1/nodes")).body
     assert nodes is not None
     for node in nodes["items"]:
@@ -250,6 +231,6 @@ async def test_a_job_waits_for_its_policy(planes: Planes) -> None:
     job["metadata"]["annotations"] = {names.POLICY_ANNOTATION: names.DEFAULT_POLICY_NAME}
     await planes.create(job)
     await planes.job_when("waits", has_reason(names.DISPATCHED, names.POLICY_UNUSABLE))
-    await apply_policy(planes, division="Single")
+    await planes.apply_policy(division="Single")
     done = await planes.job_when("waits", is_complete)
     assert len(placement_of(done).shares) == 1

@@ -27,36 +27,17 @@ QUICK = [{"after": "1s", "exit": 0}]
 Manifest = dict[str, Any]
 
 
-async def apply_policy(planes: Planes, name: str = names.DEFAULT_POLICY_NAME, **spec: Any) -> None:
-    """Make the policy, or put another in its place."""
-    path = resource_path(API, "dispatchpolicies", namespace=planes.namespace)
-    metadata = {"name": name, "namespace": planes.namespace}
-    found = await planes.management.get(f"{path}/{name}")
-    if found.ok and found.body is not None:
-        metadata["resourceVersion"] = found.body["metadata"]["resourceVersion"]
-    body = {"apiVersion": API, "kind": "DispatchPolicy", "metadata": metadata, "spec": spec}
-    method, path = ("PUT", f"{path}/{name}") if found.ok else ("POST", path)
-    reply = await planes.management.request(method, path, body=body)
-    await planes.known("policies", f"{planes.namespace}/{name}", reply)
-
-
-async def change_cluster(planes: Planes, name: str, patch: Manifest) -> None:
-    path = resource_path(API, "workerclusters", name=name)
-    reply = await planes.management.request("PATCH", path, body=patch, content_type=MERGE_PATCH)
-    await planes.known("clusters", name, reply)
-
-
 @pytest.fixture
 async def labelled(planes: Planes) -> AsyncIterator[Planes]:
     """Each cluster has its name as a label, and loses what tests have put on it."""
     every = [f"worker-{number + 1}" for number in range(len(planes.workers))]
     for name in every:
-        await change_cluster(planes, name, {"metadata": {"labels": {"test/name": name}}})
+        await planes.change_cluster(name, {"metadata": {"labels": {"test/name": name}}})
     yield planes
     await planes.delete_all()
     for name in every:
         gone = {"metadata": {"labels": {"test/name": None, "test/zone": None}}, "spec": {"taints": None}}
-        await change_cluster(planes, name, gone)
+        await planes.change_cluster(name, gone)
 
 
 def on(*clusters: str) -> Manifest:
@@ -115,7 +96,7 @@ EVENLY = {"worker-1": (3, 6), "worker-2": (3, 6), "worker-3": (3, 6)}
 )
 async def test_the_documentations_example(labelled: Planes, policy: Manifest | None, expected: Any) -> None:
     if policy is not None:
-        await apply_policy(labelled, **policy)
+        await labelled.apply_policy(**policy)
     job = await labelled.create(job_of(labelled, "render", script=NEVER_ENDS))
     await labelled.job_when("render", lambda job: count(job, "active") == 9)
     found = await parts(labelled, job["metadata"]["uid"])
@@ -127,7 +108,7 @@ async def test_the_documentations_example(labelled: Planes, policy: Manifest | N
 
 
 async def test_a_divided_job_completes(labelled: Planes) -> None:
-    await apply_policy(labelled, clusters={"worker-1": {"maxReplicas": 2}})
+    await labelled.apply_policy(clusters={"worker-1": {"maxReplicas": 2}})
     await labelled.create(job_of(labelled, "render"))
     done = await labelled.job_when("render", is_complete)
     assert done["status"]["succeeded"] == 18
@@ -139,7 +120,7 @@ async def test_available_knows_what_nodes_have_free(labelled: Planes) -> None:
     body: Manifest = {"metadata": {"labels": {"test/gpu": "yes"}}}
     reply = await labelled.workers[1].request("PATCH", node, body=body, content_type=MERGE_PATCH)
     assert reply.ok, reply
-    await apply_policy(labelled, division="Available")
+    await labelled.apply_policy(division="Available")
     found: dict[str, tuple[int, int]] = {}
     for number in range(60):
         job = job_of(labelled, f"render-{number}", script=NEVER_ENDS)
@@ -157,30 +138,28 @@ async def test_available_knows_what_nodes_have_free(labelled: Planes) -> None:
 
 
 async def test_running_jobs_stay_and_new_ones_follow(labelled: Planes) -> None:
-    await apply_policy(labelled, clusterSelector=on("worker-1", "worker-2"))
+    await labelled.apply_policy(clusterSelector=on("worker-1", "worker-2"))
     before = await labelled.create(
         job_of(labelled, "before", script=NEVER_ENDS, parallelism=4, completions=40)
     )
     await labelled.job_when("before", lambda job: count(job, "active") == 4)
     placed = await parts(labelled, before["metadata"]["uid"])
     assert placed == {"worker-1": (2, 20), "worker-2": (2, 20)}
-    await change_cluster(
-        labelled, "worker-1", {"spec": {"taints": [{"key": "busy", "effect": "NoSchedule"}]}}
-    )
-    await change_cluster(labelled, "worker-2", {"spec": {"weight": 7}})
-    await apply_policy(labelled, clusterSelector=on("worker-1", "worker-3"))
+    await labelled.change_cluster("worker-1", {"spec": {"taints": [{"key": "busy", "effect": "NoSchedule"}]}})
+    await labelled.change_cluster("worker-2", {"spec": {"weight": 7}})
+    await labelled.apply_policy(clusterSelector=on("worker-1", "worker-3"))
     after = await labelled.create(job_of(labelled, "after", script=NEVER_ENDS, parallelism=4, completions=40))
     await labelled.job_when("after", lambda job: count(job, "active") == 4)
     assert await parts(labelled, after["metadata"]["uid"]) == {"worker-3": (4, 40)}
     assert await parts(labelled, before["metadata"]["uid"]) == placed
-    await change_cluster(labelled, "worker-2", {"spec": {"weight": 1}})
+    await labelled.change_cluster("worker-2", {"spec": {"weight": 1}})
 
 
 @pytest.mark.parametrize("field", ["moveRunning", "rebalance"])
 async def test_running_jobs_follow_where_the_policy_says_so(labelled: Planes, field: str) -> None:
     weights = {"worker-1": {"weight": 1}, "worker-2": {"weight": 1}, "worker-3": {"weight": 0}}
     given: Manifest = {"division": "Weighted", "clusters": weights, field: True}
-    await apply_policy(labelled, **given)
+    await labelled.apply_policy(**given)
     job = await labelled.create(job_of(labelled, "render", script=NEVER_ENDS, parallelism=6, completions=60))
     await labelled.job_when("render", lambda job: count(job, "active") == 6)
     assert await parts(labelled, job["metadata"]["uid"]) == {"worker-1": (3, 30), "worker-2": (3, 30)}
@@ -194,11 +173,11 @@ async def test_running_jobs_follow_where_the_policy_says_so(labelled: Planes, fi
         return holds
 
     weights["worker-2"] = {"weight": 2}
-    await apply_policy(labelled, **given)
+    await labelled.apply_policy(**given)
     await labelled.job_when("render", runs(worker_1=2, worker_2=4))
     weights["worker-1"] = {"weight": 0}
     weights["worker-3"] = {"weight": 2}
-    await apply_policy(labelled, **given)
+    await labelled.apply_policy(**given)
     await labelled.event_when("render", "ShareDraining")
     await labelled.job_when("render", runs(worker_1=0, worker_2=3, worker_3=3))
     found = await labelled.job_when("render", lambda job: count(job, "active") == 6)
@@ -213,13 +192,13 @@ def _pods_of(summary: str, cluster: str) -> int:
 
 async def test_elastic_growth_follows_the_policy_and_only_adds(labelled: Planes) -> None:
     weights = {"worker-1": {"weight": 1}, "worker-2": {"weight": 1}, "worker-3": {"weight": 0}}
-    await apply_policy(labelled, division="Weighted", clusters=weights)
+    await labelled.apply_policy(division="Weighted", clusters=weights)
     size: Manifest = {"completionMode": "Indexed", "parallelism": 4, "completions": 4}
     job = await labelled.create(job_of(labelled, "elastic", script=NEVER_ENDS, **size))
     await labelled.job_when("elastic", lambda job: count(job, "active") == 4)
     pods = {pod["metadata"]["uid"] for api in labelled.workers for pod in await labelled.pods(api)}
     weights["worker-1"], weights["worker-2"] = {"weight": 3}, {"weight": 1}
-    await apply_policy(labelled, division="Weighted", clusters=weights)
+    await labelled.apply_policy(division="Weighted", clusters=weights)
     await labelled.patch("elastic", {"spec": {"parallelism": 12, "completions": 12}})
     await labelled.job_when("elastic", lambda job: count(job, "active") == 12)
     after = {pod["metadata"]["uid"] for api in labelled.workers for pod in await labelled.pods(api)}
@@ -241,43 +220,41 @@ async def test_a_policy_that_is_not_there(labelled: Planes) -> None:
     annotations = {names.POLICY_ANNOTATION: "gpu"}
     await labelled.create(job_of(labelled, "render", annotations=annotations))
     await _waits(labelled, "render", names.POLICY_UNUSABLE, "there is no DispatchPolicy gpu", "create it")
-    await apply_policy(labelled, "gpu")
+    await labelled.apply_policy("gpu")
     await labelled.job_when("render", is_complete)
 
 
 async def test_a_policy_that_selects_no_cluster(labelled: Planes) -> None:
-    await apply_policy(labelled, clusterSelector={"matchLabels": {"test/zone": "1"}})
+    await labelled.apply_policy(clusterSelector={"matchLabels": {"test/zone": "1"}})
     await labelled.create(job_of(labelled, "render"))
     await _waits(labelled, "render", "NoEligibleClusters", "worker-1: not selected by DispatchPolicy default")
-    await change_cluster(labelled, "worker-2", {"metadata": {"labels": {"test/zone": "1"}}})
+    await labelled.change_cluster("worker-2", {"metadata": {"labels": {"test/zone": "1"}}})
     await labelled.job_when("render", is_complete)
 
 
 async def test_a_taint_that_is_taken_off(labelled: Planes) -> None:
-    await apply_policy(labelled, clusterSelector=on("worker-1"))
-    await change_cluster(
-        labelled, "worker-1", {"spec": {"taints": [{"key": "busy", "effect": "NoSchedule"}]}}
-    )
+    await labelled.apply_policy(clusterSelector=on("worker-1"))
+    await labelled.change_cluster("worker-1", {"spec": {"taints": [{"key": "busy", "effect": "NoSchedule"}]}})
     await labelled.create(job_of(labelled, "render"))
     await _waits(labelled, "render", "NoEligibleClusters", "worker-1: taint busy:NoSchedule is not tolerated")
-    await change_cluster(labelled, "worker-1", {"spec": {"taints": None}})
+    await labelled.change_cluster("worker-1", {"spec": {"taints": None}})
     await labelled.job_when("render", is_complete)
 
 
 async def test_bounds_that_leave_nothing(labelled: Planes) -> None:
     nothing = {f"worker-{number}": {"maxReplicas": 0} for number in (1, 2, 3)}
-    await apply_policy(labelled, clusters=nothing)
+    await labelled.apply_policy(clusters=nothing)
     await labelled.create(job_of(labelled, "render"))
     await _waits(
         labelled, "render", "NoShare", "DispatchPolicy default leaves no cluster any work", "maxReplicas 0"
     )
-    await apply_policy(labelled, clusters=nothing | {"worker-3": {"maxReplicas": 30}})
+    await labelled.apply_policy(clusters=nothing | {"worker-3": {"maxReplicas": 30}})
     await labelled.job_when("render", is_complete)
 
 
 async def test_bounds_that_leave_a_part_waiting(labelled: Planes) -> None:
     few = {f"worker-{number}": {"maxReplicas": 4} for number in (1, 2, 3)}
-    await apply_policy(labelled, clusters=few)
+    await labelled.apply_policy(clusters=few)
     await labelled.create(job_of(labelled, "render", script=NEVER_ENDS))
     found = await labelled.job_when("render", has_reason(names.FULLY_PLACED, "WaitingForRoom"))
     assert (
@@ -288,7 +265,7 @@ async def test_bounds_that_leave_a_part_waiting(labelled: Planes) -> None:
 
 
 async def test_clusters_that_are_not_there(labelled: Planes) -> None:
-    await apply_policy(labelled, clusters={"worker-9": {"maxReplicas": 5}})
+    await labelled.apply_policy(clusters={"worker-9": {"maxReplicas": 5}})
     await labelled.create(job_of(labelled, "render", script=NEVER_ENDS))
     found = await labelled.job_when("render", is_dispatched)
     said = condition(found, names.DISPATCHED) or {}
@@ -297,7 +274,7 @@ async def test_clusters_that_are_not_there(labelled: Planes) -> None:
 
 
 async def test_a_minimum_above_the_jobs_size(labelled: Planes) -> None:
-    await apply_policy(labelled, clusters={"worker-2": {"minReplicas": 1000}})
+    await labelled.apply_policy(clusters={"worker-2": {"minReplicas": 1000}})
     job = await labelled.create(job_of(labelled, "render", script=NEVER_ENDS))
     await labelled.job_when("render", lambda job: count(job, "active") == 9)
     assert await parts(labelled, job["metadata"]["uid"]) == {"worker-2": (9, 18)}
