@@ -1,6 +1,7 @@
 """Sums over all Jobs, kept for ``/metrics``: phases, shares by cluster, completions and failures.
 
-A change of a Job only marks it; it is counted when somebody asks, and once for all changes since. Nothing of a user's
+A change of a Job only marks it; it is counted when somebody asks, and once for all changes since. One that has ended
+is counted at once: a mark holds the whole Job, of which the cache keeps no more than text then. Nothing of a user's
 annotation becomes a label without a check: clusters that are not registered are one, as are states and reasons
 that are not in the form of ours.
 """
@@ -17,7 +18,7 @@ import orjson
 
 from dispatcher import metrics
 from dispatcher.core import names
-from dispatcher.core.job import parse_timestamp
+from dispatcher.core.job import has_ended, parse_timestamp
 from dispatcher.core.placement import ShareState
 
 PHASES: Final = ("Pending", "Waiting", "Running", "Suspended", "Complete", "Failed", "Terminating")
@@ -131,8 +132,14 @@ class JobTally:
         """Listen to the cache of Jobs."""
         if old is not None and (new is None or old["metadata"]["uid"] != new["metadata"]["uid"]):
             self._forget(old)
-        if new is not None:
-            self._marked[new["metadata"]["uid"]] = new
+        if new is None:
+            return
+        uid = new["metadata"]["uid"]
+        if has_ended(new):
+            self._marked.pop(uid, None)
+            self._count(uid, new)
+        else:
+            self._marked[uid] = new
 
     async def count_changes(self) -> None:
         """Count what is marked, with breaks for other work."""

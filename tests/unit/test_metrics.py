@@ -1,6 +1,7 @@
 """What is counted, and that a user's annotation cannot make labels."""
 
 import json
+import weakref
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -56,6 +57,10 @@ def job(
     return {"metadata": metadata, "spec": spec, "status": {"conditions": list(conditions)}}
 
 
+class Referable(dict[str, Any]):
+    """A dict that a weak reference can name."""
+
+
 def value(name: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(name, labels)
 
@@ -102,6 +107,20 @@ async def test_completions_are_counted_once_and_never_fall() -> None:
     assert (tally.completions["a"], tally.failures["a"]) == (3, 1)
     assert not +tally.phases
     assert not +tally.shares
+
+
+def test_nothing_of_an_ended_job_is_held_on_to_while_nobody_asks() -> None:
+    tally = JobTally(started=STARTED)
+    runs = job(share(counts=[0, 0, 1, 1, 0]))
+    ended = Referable(
+        job(share(counts=[1, 0, 0, 0, 0]), conditions=({"type": "Complete", "status": "True"},))
+    )
+    seen = weakref.ref(ended)
+    tally.job_changed(None, runs)
+    tally.job_changed(runs, ended)
+    del ended
+    assert seen() is None
+    assert (tally.completions["a"], +tally.phases) == (1, {"Complete": 1})
 
 
 async def test_what_was_reached_before_the_start_is_not_new() -> None:
