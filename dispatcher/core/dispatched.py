@@ -76,18 +76,22 @@ def describe(placement: Placement) -> str:
 
 
 def _listed(shares: Sequence[Share]) -> str:
-    texts = []
-    for share in shares[:LISTED_CLUSTERS]:
-        part = f"parallelism {share.parallelism}"
-        if share.interval is not None:
-            part += f", indexes {share.indexes.format()}"
-        elif share.completions is not None:
-            part += f", completions {share.completions}"
-        if share.state in (ShareState.LOST, ShareState.DRAINING):
-            part += f", {share.state.lower()}"
-        texts.append(f"{share.cluster} ({part})")
+    listed = ", ".join(f"{share.cluster} ({_part(share)})" for share in shares[:LISTED_CLUSTERS])
     more = f" and {len(shares) - LISTED_CLUSTERS} more" if len(shares) > LISTED_CLUSTERS else ""
-    return ", ".join(texts) + more
+    return listed + more
+
+
+def _part(share: Share) -> str:
+    """The parallelism of a finished share went to others: without it, what is listed adds up to the Job's."""
+    finished = share.state is ShareState.FINISHED
+    parts = [] if finished else [f"parallelism {share.parallelism}"]
+    if share.interval is not None:
+        parts.append(f"indexes {share.indexes.format()}")
+    elif share.completions is not None:
+        parts.append(f"completions {share.completions}")
+    if finished or share.state in (ShareState.LOST, ShareState.DRAINING):
+        parts.append(share.state.lower())
+    return ", ".join(parts)
 
 
 def tell_moved(before: Placement, after: Placement) -> list[Event]:

@@ -285,3 +285,14 @@ def test_parallelism_is_raised_only_after_every_lowering_was_seen() -> None:
     scene.job["metadata"]["annotations"] = {names.PLACEMENT_ANNOTATION: text}
     patched = [a for a in scene.decide().actions if isinstance(a, PatchMirror)]
     assert [action.cluster for action in patched] == ["a"]
+
+
+def test_the_parts_that_dispatched_names_add_up_to_the_jobs_parallelism_when_one_has_ended() -> None:
+    scene = Scene(parallelism=4, completions=12).settle()
+    for cluster in ("a", "b"):
+        scene.report(cluster, active=2, ready=2)
+    scene.settle()
+    scene.complete("a", 6)
+    scene.settle()
+    message = condition(scene.job, names.DISPATCHED)["message"]
+    assert message == "Divided over 2 clusters: a (completions 6, finished), b (parallelism 4, completions 6)"
