@@ -27,24 +27,28 @@ from dispatcher.operator import endpoints, first_look, management
 from dispatcher.operator.availability import Availability
 from dispatcher.operator.draining import Drainer
 from dispatcher.operator.events import Recorder
-from dispatcher.operator.executor import Executor, Reconciler
+from dispatcher.operator.executor import Executor
 from dispatcher.operator.faults import CrashPoint
 from dispatcher.operator.fleet import Fleet
 from dispatcher.operator.health import Health, LoopLag, describe
+from dispatcher.operator.job_writes import JobWriter
 from dispatcher.operator.lease_book import LeaseBook
 from dispatcher.operator.leases import LeaseLost, Leases
 from dispatcher.operator.management_check import check_management
 from dispatcher.operator.metrics_access import MetricsAccess
+from dispatcher.operator.mirror_writes import MirrorWriter
 from dispatcher.operator.orphans import OrphanCollector
 from dispatcher.operator.priorities import PriorityClasses
 from dispatcher.operator.propagation import Propagation
 from dispatcher.operator.queue import KeyQueue
+from dispatcher.operator.reconciler import Reconciler
 from dispatcher.operator.settings import Settings, SettingsError
 from dispatcher.operator.state_metrics import StateMetrics
 from dispatcher.operator.survey import Survey
 from dispatcher.operator.takeover import Takeover
 from dispatcher.operator.token_renewal import TokenRenewal
 from dispatcher.operator.world import World, utc_now
+from dispatcher.operator.write_gate import WriteGate
 from dispatcher.view.server import ViewServer
 
 logger = logging.getLogger(__name__)
@@ -106,17 +110,18 @@ class Dispatcher:
             local_api=lambda: ApiServer(configuration, observe=metrics.observe_requests("")),
             secrets=secrets,
         )
-        executor = Executor(
-            management=api,
+        gate = WriteGate(lambda uid: leases is None or leases.owns(uid), CrashPoint.from_environment())
+        mirrors = MirrorWriter(world=world, gate=gate, workers=fleet.get, wake=lambda key: queue.add(key))
+        fleet.is_writing = mirrors.writing
+        job_writer = JobWriter(
+            api,
             world=world,
-            workers=fleet.get,
+            gate=gate,
             recorder=recorder,
             wake=lambda key: queue.add(key),
-            crash_point=CrashPoint.from_environment(),
-            gate=lambda uid: leases is None or leases.owns(uid),
             availability=availability,
         )
-        fleet.is_writing = executor.writing
+        executor = Executor(gate=gate, jobs=job_writer, mirrors=mirrors)
         survey = Survey(wanted=lambda: world.policies.ask_for_room, clusters=lambda: fleet.clusters)
         world.fits = survey.fits
         world.propagation = propagation = Propagation(
@@ -133,7 +138,7 @@ class Dispatcher:
         )
         renewal = TokenRenewal(fleet=fleet, management=api, namespace=settings.namespace, now=utc_now)
         drainer = Drainer(management=api, clusters=fleet.clusters, world=world, status=fleet.status)
-        leases = self._leases(api, world, fleet, executor) if settings.leader_elect else None
+        leases = self._leases(api, world, fleet, gate) if settings.leader_elect else None
         world.room.owns = lambda job_uid: leases is None or leases.owns(job_uid)
         reflector = Reflector(api, resource_path("v1", "secrets", namespace=settings.namespace), secrets)
         job_watch = management.watch_jobs(api, world, managed_by=settings.managed_by)
@@ -215,7 +220,7 @@ class Dispatcher:
                 leases.hold_back()
             await availability.stop()
             await queue.stop()
-            all_ended = await executor.stop(grace=STOP_GRACE)
+            all_ended = await mirrors.stop(grace=STOP_GRACE)
             with contextlib.suppress(TimeoutError), permitted(leases.holds_any if leases else None):
                 async with asyncio.timeout(0.5):
                     await recorder.drain()
@@ -230,7 +235,7 @@ class Dispatcher:
                 await runner.cleanup()
             logger.info("stopped")
 
-    def _leases(self, api: ApiServer, world: World, fleet: Fleet, executor: Executor) -> Leases:
+    def _leases(self, api: ApiServer, world: World, fleet: Fleet, gate: WriteGate) -> Leases:
         settings = self.settings
         takeover = Takeover(management=api, fleet=fleet, world=world, managed_by=settings.managed_by)
         book = LeaseBook(
@@ -246,7 +251,7 @@ class Dispatcher:
             book,
             times=settings.lease_times,
             prepare=takeover.prepare,
-            drained=lambda shard: executor.quiet(lambda job_uid: leases.shard_of(job_uid) == shard),
+            drained=lambda shard: gate.quiet(lambda job_uid: leases.shard_of(job_uid) == shard),
             woken=lambda _shard: world.wake_all(),
         )
         return leases

@@ -15,14 +15,18 @@ from dispatcher.core import names
 from dispatcher.core.actions import Event
 from dispatcher.core.observation import Cluster, Observation, Rules
 from dispatcher.core.policy import DEFAULT_POLICY, Policy, Taint, TaintEffect
-from dispatcher.operator import executor as executors
 from dispatcher.operator import fleet as fleets
+from dispatcher.operator import mirror_outcomes, mirror_writes
 from dispatcher.operator import world as worlds
-from dispatcher.operator.executor import Executor, MirrorPlace, Reconciler, WriteFailed
+from dispatcher.operator.executor import Executor
+from dispatcher.operator.job_writes import JobWriter, WriteFailed
+from dispatcher.operator.mirror_writes import MirrorPlace, MirrorWriter
 from dispatcher.operator.orphans import OrphanCollector
 from dispatcher.operator.queue import Key, TryAgain
+from dispatcher.operator.reconciler import Reconciler
 from dispatcher.operator.settings import Settings
 from dispatcher.operator.world import World
+from dispatcher.operator.write_gate import WriteGate
 from hack.simulate.clock import Clock
 from hack.simulate.server import ModelServer, Request
 
@@ -89,8 +93,8 @@ class ModelFleet(fleets.Fleet):
         self._world.workers[name] = cluster
 
 
-class ModelExecutor(Executor):
-    """The real executor; its tasks are coroutines of the history."""
+class ModelMirrorWriter(MirrorWriter):
+    """The real writer; its tasks are coroutines of the history."""
 
     process: "Process"
 
@@ -125,7 +129,7 @@ class Running:
 
 
 class _Sleep:
-    """Stands in for asyncio in the fleet's and the executor's modules, of which only this is used here."""
+    """Stands in for asyncio in the fleet's and the mirror writer's modules, of which only this is used here."""
 
     Event = asyncio.Event
 
@@ -148,9 +152,9 @@ class Process:
         *,
         policy: Policy = DEFAULT_POLICY,
     ) -> None:
-        for module in (worlds, executors):
+        for module in (worlds, mirror_outcomes):
             vars(module)["utc_now"] = lambda: clock.now
-        vars(fleets)["asyncio"] = vars(executors)["asyncio"] = _Sleep(clock)
+        vars(fleets)["asyncio"] = vars(mirror_writes)["asyncio"] = _Sleep(clock)
         self.clock = clock
         self.management = management
         self.running: list[Running] = []
@@ -166,12 +170,12 @@ class Process:
         self.fleet = ModelFleet(self, self.world)
         recorder: Any = self.notes
         api: Any = management
-        self.executor = ModelExecutor(
-            management=api, world=self.world, workers=self.fleet.get, recorder=recorder, wake=self.wake
-        )
-        self.executor.process = self
-        self.fleet.is_writing = self.executor.writing
-        self.reconcile = Reconciler(self.world, self.executor)
+        gate = WriteGate()
+        mirrors = ModelMirrorWriter(world=self.world, gate=gate, workers=self.fleet.get, wake=self.wake)
+        mirrors.process = self
+        self.fleet.is_writing = mirrors.writing
+        jobs = JobWriter(api, world=self.world, gate=gate, recorder=recorder, wake=self.wake)
+        self.reconcile = Reconciler(self.world, Executor(gate=gate, jobs=jobs, mirrors=mirrors))
         self.collector = OrphanCollector(
             fleet=self.fleet, world=self.world, management=api, managed_by=MANAGED_BY, interval=20
         )

@@ -13,7 +13,7 @@ from typing import Any
 
 from dispatcher.commands.main import main
 from dispatcher.operator import first_look, health
-from dispatcher.operator.executor import Reconciler
+from dispatcher.operator.reconciler import Reconciler
 
 FOLDER = Path(sys.argv.pop(1))
 BLOCKED_SECONDS = 10.0

@@ -12,8 +12,9 @@ from dispatcher.clusters import jobs as requests
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.reply import Outcome, Reply
 from dispatcher.core import names
-from dispatcher.core.actions import Decision, WriteJob
-from dispatcher.operator.executor import Executor
+from dispatcher.core.actions import WriteJob
+from dispatcher.operator.job_writes import JobWriter
+from dispatcher.operator.write_gate import WriteGate
 
 
 def job(version: str, state: str) -> dict[str, Any]:
@@ -52,11 +53,9 @@ async def test_a_lost_share_counts_once_whether_the_watch_or_the_answer_is_first
     monkeypatch.setattr(requests, "replace_job_status", replace)
     world: Any = SimpleNamespace(jobs=cache, job_written=cache.put)
     none: Any = None
-    executor = Executor(
-        management=none, world=world, workers=lambda _name: None, recorder=none, wake=lambda _key: None
-    )
+    writer = JobWriter(none, world=world, gate=WriteGate(), recorder=none, wake=lambda _key: None)
     lost_before = failovers()
-    assert await executor.carry_out(("n", "j"), runs, Decision(actions=(WriteJob(lost),)))
+    assert await writer.write(("n", "j"), runs, WriteJob(lost))
     assert failovers() == lost_before + 1
 
 
