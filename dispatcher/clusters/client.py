@@ -26,7 +26,7 @@ from dispatcher.clusters import redaction
 from dispatcher.clusters import reply as replies
 from dispatcher.clusters.fencing import LEASE_LOST, WRITE_PERMIT, FencedBody
 from dispatcher.clusters.kubeconfig import Credentials, KubeconfigError
-from dispatcher.clusters.pool import RestClient, client_certificate
+from dispatcher.clusters.pool import RestClient, Slots, client_certificate
 from dispatcher.clusters.reply import Outcome, Reply
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ METADATA_OBJECT: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.i
 """An object, or a watch, without anything but metadata: no data of a Secret comes."""
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
+_MOST_URLS: Final = 10_000
+"""Paths whose URL is kept: a Job is written several times."""
 _SAFE_PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._:~@-]+)+")
 """No empty segment (``DELETE …/jobs/`` would mean all of them), no dot segments, nothing escaped."""
 
@@ -57,6 +59,7 @@ class ApiServer:
     """Requests to one API server with one set of credentials; another set means another ``ApiServer``.
 
     ``timeout``: seconds a request may take as a whole unless it says otherwise. ``limit``: connections at a time.
+    ``writes``: of these for writes, as long as the server answers in good time (see :class:`Slots`).
     ``allow_http``: plain HTTP for tests against a server on the loopback interface.
 
     :raises KubeconfigError: the configuration names certificates or a key that can not be used.
@@ -68,6 +71,7 @@ class ApiServer:
         *,
         timeout: float = 10.0,
         limit: int = 100,
+        writes: int | None = None,
         observe: Observe | None = None,
         allow_http: bool = False,
     ) -> None:
@@ -80,16 +84,19 @@ class ApiServer:
         configuration.connection_pool_maxsize = limit
         # Go's verification, and so kubectl, accepts certificate authorities without a key identifier.
         configuration.disable_strict_ssl_verification = True
-        configuration.client_session_kwargs = {
+        self._session_options: dict[str, Any] = {
             "trust_env": False,  # a proxy is used only where the kubeconfig says so
             "timeout": aiohttp.ClientTimeout(total=None),  # every use has an asyncio.timeout of its own
             "headers": {"Accept": JSON, "User-Agent": f"job-dispatcher/{dispatcher.__version__}"},
         }
+        configuration.client_session_kwargs = self._session_options
         try:
             self._rest = RestClient(configuration)
         except (ssl.SSLError, OSError, ValueError) as error:
             raise _unusable(error) from None
         self._session: aiohttp.ClientSession | None = None
+        self._writes = Slots(writes) if writes else None
+        self._urls: dict[str, yarl.URL] = {}
         self._closed = False
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -102,6 +109,7 @@ class ApiServer:
         *,
         timeout: float = 10.0,
         limit: int = 100,
+        writes: int | None = None,
         observe: Observe | None = None,
         allow_http: bool = False,
     ) -> "ApiServer":
@@ -120,7 +128,14 @@ class ApiServer:
                 tls_server_name=credentials.tls_server_name,
                 proxy=credentials.proxy_url,
             )
-            return cls(configuration, timeout=timeout, limit=limit, observe=observe, allow_http=allow_http)
+            return cls(
+                configuration,
+                timeout=timeout,
+                limit=limit,
+                writes=writes,
+                observe=observe,
+                allow_http=allow_http,
+            )
 
     async def request(
         self,
@@ -147,6 +162,7 @@ class ApiServer:
                 Outcome.INVALID, reason="InvalidName", message=f"not a path of plain names: {path!r}"
             )
         data = None if body is None else orjson.dumps(body)
+        has_slot = self._writes is not None and method != "GET" and await self._writes.take()
         started = perf_counter()
         try:
             async with (
@@ -161,6 +177,9 @@ class ApiServer:
             reply = error.reply
         except TimeoutError as error:
             reply = replies.from_error(error, server=self.server)
+        finally:
+            if has_slot and self._writes is not None:
+                self._writes.give_back()
         seconds = perf_counter() - started
         if self._observe is not None:
             self._observe(method, resource_of(path), reply.code, seconds)
@@ -214,10 +233,10 @@ class ApiServer:
         body = data if data is None or permit is None else FencedBody(data, permit)
         if body is None and permit is not None and not permit():
             raise TransportError(_not_sent(self.server))
-        url = f"{self.server}{path}?{urllib.parse.urlencode(params)}" if params else self.server + path
         self._in_flight += 1
         self._idle.clear()
         try:
+            url = self._url(path, params)
             headers = await self._authorization()
             if data is not None:
                 headers["Content-Type"] = content_type
@@ -225,7 +244,7 @@ class ApiServer:
                 headers["Accept"] = accept
             async with self._open_session().request(
                 method,
-                yarl.URL(url, encoded=True),
+                url,
                 data=body,
                 headers=headers,
                 allow_redirects=False,  # a redirect could carry the token elsewhere
@@ -247,6 +266,8 @@ class ApiServer:
     def reply_to(self, response: aiohttp.ClientResponse, raw: bytes, *, text: bool = False) -> Reply:
         """A whole answer as a Reply; its message does not hold our own token, which a server or proxy may quote."""
         reply = replies.from_response(response.status, response.headers, raw, text=text)
+        if reply.ok and not reply.message:
+            return reply
         token = (self._configuration.api_key or {}).get("BearerToken", "").removeprefix("Bearer ")
         return dataclasses.replace(reply, size=len(raw), message=redaction.without(reply.message, token))
 
@@ -261,8 +282,21 @@ class ApiServer:
             await self._session.close()
             self._session = None
 
+    def _url(self, path: str, params: Params | None) -> yarl.URL:
+        if params:
+            return yarl.URL(f"{self.server}{path}?{urllib.parse.urlencode(params)}", encoded=True)
+        url = self._urls.get(path)
+        if url is None:
+            if len(self._urls) >= _MOST_URLS:
+                self._urls.clear()
+            url = self._urls[path] = yarl.URL(self.server + path, encoded=True)
+        return url
+
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
+            # Several clients may share the configuration.
+            options = self._session_options | {"cookie_jar": aiohttp.DummyCookieJar()}
+            self._configuration.client_session_kwargs = options
             self._session = self._rest._create_pool_manager()
         return self._session
 

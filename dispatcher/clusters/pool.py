@@ -1,10 +1,11 @@
 """The connection pool of ``kubernetes.aio`` as this product needs it, and its client certificates without files."""
 
+import asyncio
 import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio.client.rest import RESTClientObject
@@ -36,6 +37,33 @@ class _Connector(aiohttp.TCPConnector):
             protocol.abort()
             should_close = True
         super()._release(key, protocol, should_close=should_close)
+
+
+class Slots:
+    """So many requests at once, as long as others end in good time: a burst needs few connections then.
+
+    Who has waited for ``PATIENCE`` goes on without a slot. So a server that is slow, or hangs, gets as many requests at
+    once as without this, and none of them waits for another's time limit.
+    """
+
+    PATIENCE: Final = 0.5
+    """Seconds."""
+
+    def __init__(self, number: int) -> None:
+        self._free = asyncio.Semaphore(number)
+
+    async def take(self) -> bool:
+        """Wait for a slot. Returns whether there is one to :meth:`give_back`."""
+        if not self._free.locked():
+            return await self._free.acquire()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.PATIENCE):
+                return await self._free.acquire()
+        return False
+
+    def give_back(self) -> None:
+        """The request has ended."""
+        self._free.release()
 
 
 @contextlib.contextmanager

@@ -121,7 +121,7 @@ def from_response(code: int, headers: Mapping[str, str], raw: bytes, *, text: bo
     status: Manifest | None = body if body is not None and body.get("kind") == "Status" else None
     succeeded = 200 <= code < 300
     if succeeded and body is not None:
-        return Reply(Outcome.OK, code, body)
+        return Reply(Outcome.OK, code, body, size=len(raw))
     message = _message(status, raw)
     if succeeded and text:
         return Reply(Outcome.OK, code, message=message)

@@ -117,9 +117,11 @@ class Claim:
 class Decision:
     """Actions in order, and in how many seconds to look again even if nothing is seen (None: no need).
 
-    ``claim``: the room that the Job waits for, None if it has all that it can use.
+    ``claim``: the room that the Job waits for, None if it has all that it can use. ``again``: a write of the Job lets
+    more be done, so decide anew once it is accepted; False where it only tells what was seen.
     """
 
     actions: tuple[Action, ...] = ()
     look_again: float | None = None
     claim: Claim | None = None
+    again: bool = True

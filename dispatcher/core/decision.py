@@ -147,8 +147,8 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
         if isinstance(placed, placing.Placed):
             events += dispatched.tell_waiting(draft, placed.waiting or capacity.shortage(observation, claim))
     told = dispatched.tell_dispatched(observation, seen, placement, draft, problem)
-    events += told.events
     decided = placement.structure != persisted.structure or told.turned or bool(events)
+    events += told.events
     write = _draft_write(observation, draft, placement, tuple(events))
     if decided and write is not None:
         return Decision((write,), claim=claim)
@@ -158,10 +158,10 @@ def _continue(observation: Observation, persisted: Placement) -> Decision:
     actions += mirroring.steer(observation, seen.placement, seen.by_share, seen.progress)
     actions += leaving.withdraw(observation, persisted, seen.by_share)
     actions += mirroring.strays(observation, seen.persisted, seen.by_share)
-    due = told.postponed or (reporting.due(observation) if write is not None else None)
+    due = told.postponed or (reporting.due(observation) if write is not None and not events else None)
     if write is not None and due is None:
         actions.append(write)
-    return Decision(tuple(actions), _look_again(observation, placement, due), claim)
+    return Decision(tuple(actions), _look_again(observation, placement, due), claim, again=False)
 
 
 def _without_unmade(observation: Observation, seen: Seen, placement: Placement) -> Placement:
@@ -256,7 +256,8 @@ def _end(observation: Observation, seen: Seen, outcome: Verdict) -> Decision:
         events = (*events, _end_event(outcome))
     write = _draft_write(observation, draft, seen.placement, events)
     if new or events or seen.placement.structure != seen.persisted.structure:
-        return Decision((write,) if write else ())
+        again = not (finished and _leaves_nothing(observation, seen.placement))
+        return Decision((write,) if write else (), again=again)
     ready = {
         share.id for share in seen.placement.shares if observation.is_ready(share.cluster, share.cluster_uid)
     }
@@ -270,7 +271,15 @@ def _end(observation: Observation, seen: Seen, outcome: Verdict) -> Decision:
     due = reporting.due(observation) if write is not None else None
     if write is not None and due is None:
         actions.append(write)
-    return Decision(tuple(actions), _look_again(observation, seen.placement, due))
+    return Decision(tuple(actions), _look_again(observation, seen.placement, due), again=False)
+
+
+def _leaves_nothing(observation: Observation, placement: Placement) -> bool:
+    """Whether the mirrors of a Job that is finished now can all stay as they are."""
+    leaving_ = {cluster.name for cluster in observation.clusters.values() if cluster.leaving}
+    return all(share.state is ShareState.FINISHED for share in placement.shares) and all(
+        mirror.finished and mirror.cluster not in leaving_ for mirror in observation.mirrors
+    )
 
 
 def _is_left(job: Job, share: Share, seen: Seen) -> bool:

@@ -29,6 +29,8 @@ from dispatcher.operator.world import World, job_uid_of, mirror_is_at_rest, utc_
 logger = logging.getLogger(__name__)
 
 DEFAULT_KEY = "kubeconfig"
+WRITES_AT_ONCE = 12
+"""To one cluster, as long as it answers in good time: each more of them is one more TLS handshake."""
 
 
 def _set_by_us(manifest: dict[str, Any]) -> tuple[Any, ...]:
@@ -120,9 +122,10 @@ class Fleet:
                 if key is not None and not self.is_writing(key, name, metadata["name"]):
                     self._world.mirror_edited(name, new)
             self._world.note_pods(name, old, new)
-            for seen in (old, new):  # the old one too: it may have lost the label that names its Job
-                if seen is not None:
-                    self._world.mirror_changed(seen)
+            if new is not None:
+                self._world.mirror_changed(new, name)
+            if old is not None and (new is None or job_uid_of(old) != job_uid_of(new)):
+                self._world.mirror_changed(old, name)  # it may have lost the label that names its Job
 
         def on_delete(last: dict[str, Any], _final: bool) -> None:
             self._world.mirror_deleted(name, last)
@@ -192,7 +195,7 @@ class Fleet:
                 return
             credentials = parse_kubeconfig(raw, allow_insecure=self._settings.allow_insecure_kubeconfigs)
             observe = metrics.observe_requests(cluster.name)
-            api = ApiServer.from_credentials(credentials, observe=observe)
+            api = ApiServer.from_credentials(credentials, writes=WRITES_AT_ONCE, observe=observe)
         except KubeconfigError as error:
             cluster.fault = error
             self._health_changed(cluster)

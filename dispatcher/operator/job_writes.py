@@ -58,11 +58,16 @@ class JobWriter:
         """
         metadata = action.manifest["metadata"]
         kind = "status" if names.FINALIZER in metadata.get("finalizers", ()) else "finalizer"
-        reply = await self._gate.send(
-            metadata["uid"],
-            kind,
-            lambda: requests.replace_job_status(self._management, key[0], key[1], dict(action.manifest)),
-        )
+        with self._world.writing_job(key):
+            reply = await self._gate.send(
+                metadata["uid"],
+                kind,
+                lambda: requests.replace_job_status(self._management, key[0], key[1], dict(action.manifest)),
+            )
+            body = reply.body or {}
+            if reply.ok and body.get("kind") == "Job":
+                count_moves(before, body)
+                self._world.job_written(key, body)
         if reply.reason == LEASE_LOST:
             return False
         if reply.outcome is Outcome.FORBIDDEN and not await self.availability.knows_rights():
@@ -70,10 +75,6 @@ class JobWriter:
         metrics.status_write(reply.code)
         match reply.outcome:
             case Outcome.OK:
-                body = reply.body or {}
-                if body.get("kind") == "Job":
-                    count_moves(before, body)
-                    self._world.job_written(body)
                 for event in action.events:
                     self.record(key, dict(action.manifest), event)
                 return True

@@ -17,6 +17,8 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {
     "k8s_ref",
 }
 
+_encode = json.JSONEncoder(default=str).encode
+
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     fields = {key: value for key, value in vars(record).items() if key not in _STANDARD}
@@ -31,7 +33,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
         first, newline, rest = line.partition("\n")
-        fields = " ".join(f"{key}={json.dumps(value, default=str)}" for key, value in _fields(record).items())
+        fields = " ".join(f"{key}={_encode(value)}" for key, value in _fields(record).items())
         return redacted((f"{first} {fields}" if fields else first) + newline + rest)
 
 
@@ -48,7 +50,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return redacted(json.dumps(entry, default=str))
+        return redacted(_encode(entry))
 
 
 def _says_something(record: logging.LogRecord) -> bool:

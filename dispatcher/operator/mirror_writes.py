@@ -143,18 +143,20 @@ class MirrorWriter:
 
     def _spawn(self, key: Key, place: MirrorPlace, work: Coroutine[Any, Any, None]) -> None:
         """Run this for a mirror; until it ends, nothing else is started for the same mirror."""
-        task = asyncio.create_task(work)
-        self._busy.setdefault(key, {})[place] = task
-        task.add_done_callback(lambda task: self._ended(key, place, task))
+        self._busy.setdefault(key, {})[place] = asyncio.create_task(self._whole(key, place, work))
 
-    def _ended(self, key: Key, place: MirrorPlace, task: asyncio.Task[None]) -> None:
-        self._free(key, place)
-        if not task.cancelled() and task.exception() is not None:
+    async def _whole(self, key: Key, place: MirrorPlace, work: Coroutine[Any, Any, None]) -> None:
+        """What the work has learned, its end and the one look at both: nothing is awaited between them."""
+        try:
+            await work
+        except Exception:
             # Whatever a worker answered: without a pause the same would be sent again at once, for ever.
-            logger.error("mirror write failed", exc_info=task.exception(), extra={"key": "/".join(key)})
+            logger.exception("mirror write failed", extra={"key": "/".join(key)})
             asyncio.get_running_loop().call_later(FAULT_PAUSE, self._wake, key)
         else:
             self._wake(key)
+        finally:
+            self._free(key, place)
 
     def _free(self, key: Key, place: MirrorPlace) -> None:
         running = self._busy[key]

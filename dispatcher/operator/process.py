@@ -99,7 +99,11 @@ class Dispatcher:
         self, api: ApiServer, configuration: Any, rules: Rules, uid: str, availability: Availability
     ) -> None:
         settings = self.settings
-        world = World(rules, wake=lambda key: queue.add(key))
+        world = World(
+            rules,
+            wake=lambda key: queue.add(key),
+            wake_within=lambda key, seconds: queue.add_after(key, seconds),
+        )
         recorder = Recorder(self._sink(api))
         secrets = ObjectCache()
         fleet = Fleet(
@@ -127,7 +131,8 @@ class Dispatcher:
         world.propagation = propagation = Propagation(
             api, origin=rules.origin, wake=lambda key: queue.add(key)
         )
-        queue = KeyQueue(Reconciler(world, executor), concurrency=settings.concurrency)
+        reconciler = Reconciler(world, executor, looks=lambda key: queue.looks(key))
+        queue = KeyQueue(reconciler, concurrency=settings.concurrency)
         orphans = OrphanCollector(
             fleet=fleet,
             world=world,

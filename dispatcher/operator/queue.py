@@ -1,7 +1,7 @@
 """A queue of keys: each key is worked on by one task at a time, many keys at once.
 
-An addition while a key is worked on brings it back once; a failure brings it back after a growing
-pause. Levels, not edges: a key says only that something may have changed.
+An addition while a key is worked on brings it back once, if it came after the handler's last look; a failure brings
+it back after a growing pause. Levels, not edges: a key says only that something may have changed.
 """
 
 import asyncio
@@ -108,6 +108,16 @@ class KeyQueue:
         if timer is not None:
             timer.cancel()
         self._timers[key] = loop.call_at(due, self._due, key)
+
+    def looks(self, key: Key) -> None:
+        """The handler looks at this key now: nothing that was seen before is a reason to bring it back.
+
+        Between this and its look nothing may be awaited. When to look again it says itself, as it returns.
+        """
+        self._again.discard(key)
+        timer = self._timers.pop(key, None)
+        if timer is not None:
+            timer.cancel()
 
     async def stop(self) -> None:
         """Take no more keys and wait for those under way."""

@@ -1,5 +1,6 @@
 """One key of the queue: observe, decide and act until nothing is left to do at once."""
 
+from collections.abc import Callable
 from time import monotonic
 
 from dispatcher import metrics
@@ -19,9 +20,11 @@ class Reconciler:
 
     MAX_ROUNDS = 20
 
-    def __init__(self, world: World, executor: Executor) -> None:
+    def __init__(self, world: World, executor: Executor, *, looks: Callable[[Key], None]) -> None:
+        """``looks`` is told of each look at a Job, right before it."""
         self._world = world
         self._executor = executor
+        self._looks = looks
 
     async def __call__(self, key: Key) -> float | None:
         """Reconcile one Job. Returns the seconds after which to look again, if any."""
@@ -39,6 +42,7 @@ class Reconciler:
             rest = None if acted else self._world.rest(manifest)
             if rest is not None:
                 return rest
+            self._looks(key)
             since = latencies.take(key)
             observation = self._world.observe(manifest)
             self._prove_absent(key, observation)
@@ -53,7 +57,7 @@ class Reconciler:
             latencies.decided(
                 key, since, written=changed, acts=bool(decision.actions), look_again=decision.look_again
             )
-            if not changed:
+            if not changed or not (decision.again or _may_forget(observation)):
                 metrics.reconciled(monotonic() - started, changed=acted)
                 return decision.look_again
         return 0.2
@@ -72,3 +76,8 @@ class Reconciler:
             self._executor.mirrors.prove(
                 key, MirrorIdentity(share.cluster, share.mirror, share.mirror_uid, labels)
             )
+
+
+def _may_forget(observation: Observation) -> bool:
+    """Whether something is remembered of mirrors only until a look finds nothing left to do."""
+    return bool(observation.edited) or any(mirror.gone for mirror in observation.mirrors)

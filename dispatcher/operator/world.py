@@ -2,9 +2,10 @@
 for a decision. Only the operator's own tasks write here; everything runs in one event loop.
 """
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -28,6 +29,9 @@ MOST_MIRRORS = 200
 """Of one Job on one cluster that are looked at; a placement has no more shares. A cluster may make up any number."""
 MOST_GHOSTS = 1000
 """Deleted mirrors of one Job that are remembered until they are counted."""
+
+ANSWER_DELAY = 0.2
+"""Seconds that a change of a mirror waits at most for the answer to a write for it, to be looked at together."""
 
 
 class Worker(Protocol):
@@ -75,12 +79,23 @@ def _pods(mirror: dict[str, Any]) -> tuple[Any, ...]:
     return (spec.get("parallelism"), spec.get("suspend"), *counters)
 
 
+@dataclass(slots=True)
+class _JobWrite:
+    """A write of a Job that is under way: whether the Job changed meanwhile, and the answer's resourceVersion."""
+
+    changed: bool = False
+    version: str = ""
+
+
 class World:
     """Caches and memories. ``wake`` is called with the key of a Job about which something changed."""
 
-    def __init__(self, rules: Rules, *, wake: Callable[[Key], None]) -> None:
+    def __init__(
+        self, rules: Rules, *, wake: Callable[[Key], None], wake_within: Callable[[Key, float], None]
+    ) -> None:
         self.rules = rules
         self._wake = wake
+        self._wake_within = wake_within
         self.jobs = ObjectCache(on_change=self._job_changed, packs=_is_at_rest)
         self.workers: dict[names.ClusterName, Worker] = {}
         self.namespace_labels: dict[str, Mapping[str, str]] = {}
@@ -95,6 +110,7 @@ class World:
         """The mirrors of a Job that a write is under way for (set by the executor)."""
         self.on_unknown_mirror: Callable[[str], None] = lambda _uid: None
         """Called with the UID of a Job that is not known when one of its mirrors was made, changed or went."""
+        self._writes: dict[Key, _JobWrite] = {}
         self._keys: dict[str, Key] = {}
         self._written: dict[str, datetime] = {}
         self._ghosts: dict[str, dict[tuple[names.ClusterName, str], Mirror]] = defaultdict(dict)
@@ -139,19 +155,39 @@ class World:
             if old is None:
                 self.latencies.job_seen(new)
             self._keys[metadata["uid"]] = key
-            self._wake(key)
+            write = self._writes.get(key)
+            if write is None:
+                self._wake(key)
+            else:
+                write.changed = True
         self.room.changed(key)
 
-    def job_written(self, manifest: dict[str, Any]) -> None:
-        """A write of ours to a Job was accepted, with this answer."""
-        metadata = manifest["metadata"]
-        self.echo.wrote(metadata.get("resourceVersion", ""))
+    @contextlib.contextmanager
+    def writing_job(self, key: Key) -> Iterator[None]:
+        """Around a write of a Job and the taking in of its answer: what the write itself made of the Job is no news,
+        whether the watch or the answer brings it first.
+        """
+        write = self._writes[key] = _JobWrite()
+        try:
+            yield
+        finally:
+            del self._writes[key]
+            job = self.jobs.get(*key)
+            if write.changed and (job is None or job["metadata"].get("resourceVersion") != write.version):
+                self._wake(key)
+
+    def job_written(self, key: Key, body: dict[str, Any]) -> None:
+        """Take in the answer to the write of a Job, inside :meth:`writing_job`."""
+        metadata = body["metadata"]
+        version = metadata.get("resourceVersion", "")
+        self.echo.wrote(version)
         if "deletionTimestamp" in metadata and not metadata.get("finalizers"):
-            self.jobs.gone(metadata["namespace"], metadata["name"], metadata["uid"])
-            return
-        self.jobs.put(manifest)
-        if metadata["uid"] in self._keys:
-            self._written[metadata["uid"]] = utc_now()
+            self.jobs.gone(*key, metadata["uid"])
+        else:
+            self._writes[key].version = version
+            self.jobs.put(body)
+            if metadata["uid"] in self._keys:
+                self._written[metadata["uid"]] = utc_now()
 
     def rest(self, manifest: dict[str, Any]) -> float | None:
         """In how many seconds to come back for a look at a Job; None: look now."""
@@ -161,14 +197,18 @@ class World:
         """The key of the Job with this UID, if it is known."""
         return self._keys.get(job_uid)
 
-    def mirror_changed(self, manifest: dict[str, Any]) -> None:
+    def mirror_changed(self, manifest: dict[str, Any], cluster: names.ClusterName) -> None:
         """A mirror was made, changed or went."""
         uid = job_uid_of(manifest) or ""
         key = self._keys.get(uid)
         if key is not None:
             self.room.changed(key)
             self.latencies.mirror_changed(key)
-            self._wake(key)
+            if (cluster, manifest["metadata"]["name"]) in self.in_flight(key):
+                # Most likely the write itself, whose answer wakes the Job; one look at both is enough.
+                self._wake_within(key, ANSWER_DELAY)
+            else:
+                self._wake(key)
         elif uid:
             self.on_unknown_mirror(uid)
 
@@ -260,10 +300,11 @@ class World:
         self.room.clusters_changed()
         for manifest in self.jobs.unpacked():
             self._wake((manifest["metadata"]["namespace"], manifest["metadata"]["name"]))
-        for worker in self.workers.values():  # a mirror may have come late, or live on, where nobody saw it
+        # A mirror may have come late, or live on, where nobody saw it.
+        for name, worker in self.workers.items():
             for mirror in worker.mirrors.unpacked():
                 if not has_ended(mirror):
-                    self.mirror_changed(mirror)
+                    self.mirror_changed(mirror, name)
 
     def policy_changed(self, manifest: dict[str, Any], *, gone: bool = False) -> None:
         """A DispatchPolicy was made, changed or went: look at the unfinished Jobs of its namespace."""

@@ -103,11 +103,6 @@ class ModelMirrorWriter(MirrorWriter):
         busy.setdefault(key, {})[place] = True
         self.process.spawn(self._whole(key, place, work))
 
-    async def _whole(self, key: Key, place: MirrorPlace, work: Coroutine[Any, Any, None]) -> None:
-        await work
-        self._free(key, place)
-        self._wake(key)
-
 
 class Notes:
     """Events that were recorded."""
@@ -165,7 +160,7 @@ class Process:
         self.faults: list[str] = []
         self.started_at = clock.seconds
         self.notes = Notes()
-        self.world = ModelWorld(Rules(origin), wake=self.wake)
+        self.world = ModelWorld(Rules(origin), wake=self.wake, wake_within=self.wake_within)
         self.world.policy = policy
         self.fleet = ModelFleet(self, self.world)
         recorder: Any = self.notes
@@ -175,7 +170,8 @@ class Process:
         mirrors.process = self
         self.fleet.is_writing = mirrors.writing
         jobs = JobWriter(api, world=self.world, gate=gate, recorder=recorder, wake=self.wake)
-        self.reconcile = Reconciler(self.world, Executor(gate=gate, jobs=jobs, mirrors=mirrors))
+        executor = Executor(gate=gate, jobs=jobs, mirrors=mirrors)
+        self.reconcile = Reconciler(self.world, executor, looks=self.looks)
         self.collector = OrphanCollector(
             fleet=self.fleet, world=self.world, management=api, managed_by=MANAGED_BY, interval=20
         )
@@ -189,6 +185,14 @@ class Process:
 
     def wake(self, key: Key) -> None:
         self.dirty[key] = None
+
+    def wake_within(self, key: Key, seconds: float) -> None:
+        due = self.clock.seconds + seconds
+        self.timers[key] = min(due, self.timers.get(key, due))
+
+    def looks(self, key: Key) -> None:
+        self.dirty.pop(key, None)
+        self.timers.pop(key, None)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any], key: Key | None = None) -> None:
         task = Running(coroutine, None, key)
@@ -271,8 +275,7 @@ class Process:
             pause = min(60.0, 0.1 * 2 ** min(failures, 10))
         self.at_work.discard(key)
         if pause is not None:
-            due = self.clock.seconds + pause
-            self.timers[key] = min(due, self.timers.get(key, due))
+            self.wake_within(key, pause)
 
     def resume(self, task: Running) -> None:
         """Send a coroutine on to its next request or its end."""

@@ -2,18 +2,18 @@
 
 import copy
 import json
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 
 from dispatcher.clusters import jobs as requests
-from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.reply import Outcome, Reply
 from dispatcher.core import names
 from dispatcher.core.actions import WriteJob
+from dispatcher.core.observation import Rules
 from dispatcher.operator.job_writes import JobWriter
+from dispatcher.operator.world import World
 from dispatcher.operator.write_gate import WriteGate
 
 
@@ -34,14 +34,19 @@ def job(version: str, state: str) -> dict[str, Any]:
     }
     metadata = {"namespace": "n", "name": "j", "uid": "1", "resourceVersion": version}
     text = json.dumps(placement, separators=(",", ":"))
-    return {"kind": "Job", "metadata": {**metadata, "annotations": {names.PLACEMENT_ANNOTATION: text}}}
+    return {
+        "kind": "Job",
+        "spec": {},
+        "metadata": {**metadata, "annotations": {names.PLACEMENT_ANNOTATION: text}},
+    }
 
 
 @pytest.mark.parametrize("watch_is_first", [True, False])
 async def test_a_lost_share_counts_once_whether_the_watch_or_the_answer_is_first(
     monkeypatch: pytest.MonkeyPatch, watch_is_first: bool
 ) -> None:
-    cache = ObjectCache()
+    world = World(Rules("origin"), wake=lambda _key: None, wake_within=lambda _key, _seconds: None)
+    cache = world.jobs
     runs, lost = job("1", "Active"), job("2", "Lost")
     cache.put(runs)
 
@@ -51,7 +56,6 @@ async def test_a_lost_share_counts_once_whether_the_watch_or_the_answer_is_first
         return Reply(Outcome.OK, 200, lost)
 
     monkeypatch.setattr(requests, "replace_job_status", replace)
-    world: Any = SimpleNamespace(jobs=cache, job_written=cache.put)
     none: Any = None
     writer = JobWriter(none, world=world, gate=WriteGate(), recorder=none, wake=lambda _key: None)
     lost_before = failovers()

@@ -65,3 +65,28 @@ async def test_each_key_for_itself_and_no_more_than_allowed_at_once() -> None:
     await _turns()
     assert queue.idle
     assert sorted(handler.calls) == keys
+
+
+async def test_what_comes_before_a_look_is_looked_at_by_it() -> None:
+    handler = Handler()
+    queue = KeyQueue(handler)
+    queue.add(KEY)
+    await handler.called.wait()
+    queue.add(KEY)
+    queue.add_after(KEY, 0)
+    queue.looks(KEY)
+    handler.release.set()
+    await asyncio.sleep(0.05)
+    assert (queue.idle, handler.calls) == (True, [KEY])
+
+
+async def test_what_comes_after_a_look_brings_the_key_back() -> None:
+    handler = Handler()
+    queue = KeyQueue(handler)
+    queue.add(KEY)
+    await handler.called.wait()
+    queue.looks(KEY)
+    queue.add(KEY)
+    handler.release.set()
+    await _turns()
+    assert handler.calls == [KEY, KEY]
