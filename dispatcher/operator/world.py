@@ -88,14 +88,20 @@ class _JobWrite:
 
 
 class World:
-    """Caches and memories. ``wake`` is called with the key of a Job about which something changed."""
+    """Caches and memories. ``wake`` is called with the key of a Job about which something changed,
+    ``wake_within`` with a number of seconds too, where the look at it may wait so long.
+    """
 
     def __init__(
-        self, rules: Rules, *, wake: Callable[[Key], None], wake_within: Callable[[Key, float], None]
+        self,
+        rules: Rules,
+        *,
+        wake: Callable[[Key], None],
+        wake_within: Callable[[Key, float], None] | None = None,
     ) -> None:
         self.rules = rules
         self._wake = wake
-        self._wake_within = wake_within
+        self._wake_within = wake_within or (lambda key, _seconds: wake(key))
         self.jobs = ObjectCache(on_change=self._job_changed, packs=_is_at_rest)
         self.workers: dict[names.ClusterName, Worker] = {}
         self.namespace_labels: dict[str, Mapping[str, str]] = {}

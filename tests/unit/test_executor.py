@@ -45,7 +45,7 @@ def job(version: str, state: str) -> dict[str, Any]:
 async def test_a_lost_share_counts_once_whether_the_watch_or_the_answer_is_first(
     monkeypatch: pytest.MonkeyPatch, watch_is_first: bool
 ) -> None:
-    world = World(Rules("origin"), wake=lambda _key: None, wake_within=lambda _key, _seconds: None)
+    world = World(Rules("origin"), wake=lambda _key: None)
     cache = world.jobs
     runs, lost = job("1", "Active"), job("2", "Lost")
     cache.put(runs)

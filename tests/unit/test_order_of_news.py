@@ -18,12 +18,13 @@ from dispatcher.core.names import ClusterName
 from dispatcher.core.observation import Attempt, Refusal, Rules
 from dispatcher.operator import job_tally, propagation
 from dispatcher.operator.draining import Drainer
-from dispatcher.operator.executor import Executor, MirrorIdentity
 from dispatcher.operator.job_tally import JobTally
 from dispatcher.operator.latency import Latencies
+from dispatcher.operator.mirror_writes import MirrorIdentity, MirrorWriter
 from dispatcher.operator.propagation import Propagation
 from dispatcher.operator.registered import RegisteredCluster
 from dispatcher.operator.world import World, job_uid_of
+from dispatcher.operator.write_gate import WriteGate
 
 A = ClusterName("a")
 KEY = ("team", "pi")
@@ -91,15 +92,11 @@ async def test_a_result_that_came_before_a_found_mirrors_answer_is_kept(
     monkeypatch.setattr(requests, "get_job", get)
     monkeypatch.setattr(requests, "patch_job", patch)
     woken = asyncio.Event()
-    executor = Executor(
-        management=NOBODY,
-        world=world,
-        workers=lambda _name: worker,
-        recorder=NOBODY,
-        wake=lambda _key: woken.set(),
+    writer = MirrorWriter(
+        world=world, gate=WriteGate(), workers=lambda _name: worker, wake=lambda _key: woken.set()
     )
     labels = doubted.manifest["metadata"]["labels"]
-    executor.prove(KEY, MirrorIdentity(A, "pi", "m", labels))
+    writer.prove(KEY, MirrorIdentity(A, "pi", "m", labels))
     await asyncio.wait_for(woken.wait(), 60)
     (seen,) = world._mirrors("1", "team")
     assert (seen.finished, seen.gone) == (True, True)
