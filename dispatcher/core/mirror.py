@@ -8,6 +8,11 @@ from dispatcher.core.indexes import IndexSet
 from dispatcher.core.job import Condition, Manifest, is_finished, read_conditions
 from dispatcher.core.placement import Counts, Share
 
+TOLD_AT_ONCE = ("startTime", "conditions", "completedIndexes", "failedIndexes", "completionTime")
+"""Of a status, what counts while pods are uncounted."""
+LASTING = ("uid", "labels", "annotations", "deletionTimestamp", "finalizers")
+"""Of the metadata, what does not change with every write."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
@@ -96,6 +101,21 @@ def read_mirror(manifest: Manifest, cluster: names.ClusterName, *, gone: bool = 
         transient=bool(uncounted.get("succeeded") or uncounted.get("failed")),
         conditions=conditions,
         finished=is_finished(conditions),
+    )
+
+
+def only_gathers(old: Manifest, new: Manifest) -> bool:
+    """Whether a mirror's change is but the first half of counting pods that have ended: they stand in
+    ``uncountedTerminatedPods``, and its controller writes the settled counters right after. Nothing is decided by it.
+    """
+    before, after = old.get("status") or {}, new.get("status") or {}
+    uncounted = after.get("uncountedTerminatedPods") or {}
+    if not (uncounted.get("succeeded") or uncounted.get("failed")):
+        return False
+    return (
+        all(before.get(field) == after.get(field) for field in TOLD_AT_ONCE)
+        and old["spec"] == new["spec"]
+        and all(old["metadata"].get(field) == new["metadata"].get(field) for field in LASTING)
     )
 
 

@@ -20,6 +20,7 @@ from dispatcher.clusters.health import Health
 from dispatcher.clusters.kubeconfig import KubeconfigError, parse_kubeconfig
 from dispatcher.clusters.worker import WorkerConnection
 from dispatcher.core import names
+from dispatcher.core.mirror import only_gathers
 from dispatcher.operator.cluster_status import StatusPublisher
 from dispatcher.operator.queue import Key
 from dispatcher.operator.registered import RegisteredCluster
@@ -122,6 +123,8 @@ class Fleet:
                 if key is not None and not self.is_writing(key, name, metadata["name"]):
                     self._world.mirror_edited(name, new)
             self._world.note_pods(name, old, new)
+            if old is not None and new is not None and only_gathers(old, new):
+                return  # the settled counters come right after
             if new is not None:
                 self._world.mirror_changed(new, name)
             if old is not None and (new is None or job_uid_of(old) != job_uid_of(new)):

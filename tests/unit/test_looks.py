@@ -201,8 +201,9 @@ async def test_each_thing_that_happens_is_looked_at_once(
     looks.append(await process.looks_for(process.deleted))
     assert process.management.writes == ["status"] * 3 + ["finalizer"]
     assert process.worker.writes == ["create", "delete"]
-    # Seen and placed, written, mirror made; reported; counting; complete; deleted, mirror gone.
-    assert looks == [3, 1, 1, 1, 2]
+    # Seen and placed, written, mirror made; reported; none for pods that are still to be counted; complete; deleted,
+    # mirror gone.
+    assert looks == [3, 1, 0, 1, 2]
     assert process.world.jobs.get(*KEY) is None
 
 
