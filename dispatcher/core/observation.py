@@ -57,13 +57,14 @@ class Refusal(StrEnum):
 class Attempt:
     """The last write for one mirror that failed. It is not tried again before ``retry_at``.
 
-    ``since``: when the first of an unbroken row of failures was.
+    ``since``: when the first of an unbroken row of failures was; ``failures``: how many these are.
     """
 
     refusal: Refusal
     message: str
     retry_at: datetime
     since: datetime
+    failures: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,15 +44,12 @@ class MirrorOutcomes:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._refused: dict[tuple[Key, names.ClusterName, str], int] = {}
 
     async def learn(self, key: Key, action: MirrorAction, worker: MirrorWorker, reply: Reply) -> None:
         """Make an outcome visible to the next decision."""
-        slot = (key, action.cluster, action.name)
         if reply.reason == LEASE_LOST:
             return  # never sent; another process looks after the Job now
         if reply.ok:
-            self._refused.pop(slot, None)
             self._world.attempt(key, action.cluster, action.name, None)
             body = reply.body or {}
             if body.get("kind") == "Job":
@@ -82,15 +79,14 @@ class MirrorOutcomes:
         self._refuse(key, action, REFUSALS.get(reply.outcome, Refusal.UNREACHABLE), reply)
 
     def _refuse(self, key: Key, action: MirrorAction, refusal: Refusal, reply: Reply) -> None:
-        slot = (key, action.cluster, action.name)
-        failures = self._refused[slot] = self._refused.get(slot, 0) + 1
+        earlier = self._world.attempts(key).get((action.cluster, action.name))
+        failures = earlier.failures + 1 if earlier is not None else 1
         pause = min(RETRY_CAP, RETRY_FIRST * 2 ** min(failures - 1, 10))
         pause = max(pause, reply.retry_after or 0.0)
         message = reply.message or reply.reason or refusal.value
         now = utc_now()
-        earlier = self._world.attempts(key).get((action.cluster, action.name))
         since = earlier.since if earlier is not None else now
-        attempt = Attempt(refusal, message, now + timedelta(seconds=pause), since)
+        attempt = Attempt(refusal, message, now + timedelta(seconds=pause), since, failures)
         self._world.attempt(key, action.cluster, action.name, attempt)
         news = earlier is None or earlier.refusal is not refusal
         logger.log(

@@ -51,8 +51,10 @@ class Reconciler:
                 self._world.forget_ghosts(manifest["metadata"]["uid"])
                 self._world.forget_edits(key)
             self._world.room.book(key, manifest, decision)
-            changed = await self._executor.carry_out(key, manifest, decision)
-            self._world.room.written(key)
+            try:
+                changed = await self._executor.carry_out(key, manifest, decision)
+            finally:
+                self._world.room.written(key)
             acted = acted or bool(decision.actions)
             latencies.decided(
                 key, since, written=changed, acts=bool(decision.actions), look_again=decision.look_again
