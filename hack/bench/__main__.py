@@ -18,7 +18,10 @@ from rich.console import Console
 from dispatcher.core import names
 from hack import commandline
 from hack.bench import report
+from hack.bench.cpu_quota import QuotaError
 from hack.bench.run import Bench
+from hack.bench.scaling import scaling
+from hack.bench.scaling import show as show_scaling
 from hack.bench.standing import standing
 from hack.bench.takeover import show as show_takeover
 from hack.bench.takeover import takeover
@@ -93,6 +96,12 @@ async def measure(bench: Bench, workloads: Sequence[Workload], *, built_in: bool
     help="How long Jobs wait when the leader is killed or stopped, or shards go over, instead of a run: "
     "each so many times (3 without a number).",
 )
+@click.option(
+    "--scaling",
+    "scales",
+    is_flag=True,
+    help="Jobs/s of two replicas over one's, each with the same small part of a CPU, instead of a run (root).",
+)
 @click.option("--clusters", type=click.IntRange(1, 8), default=2, show_default=True, help="Worker clusters.")
 @click.option(
     "--managed-by",
@@ -120,6 +129,7 @@ def main(
     plot: Path | None,
     stand: tuple[int, int] | None,
     rounds: int | None,
+    scales: bool,
     clusters: int,
     managed_by: str,
     pids: tuple[int, ...],
@@ -141,11 +151,12 @@ def main(
         raise click.UsageError(
             "--plot draws latency over load: give two rates or more, as in --ladder 2,5,10,20"
         )
-    if (stand is not None or rounds is not None) and (pids or ladder or jobs or shape or rate or duration):
-        which = "--standing" if stand is not None else "--takeover"
-        raise click.UsageError(f"{which} starts and ends the dispatcher itself, and takes no other Jobs")
-    if stand is not None and rounds is not None:
-        raise click.UsageError("--standing and --takeover: give one of them")
+    given = {"--standing": stand is not None, "--takeover": rounds is not None, "--scaling": scales}
+    which = [option for option, is_given in given.items() if is_given]
+    if which and (pids or ladder or jobs or shape or rate or duration):
+        raise click.UsageError(f"{which[0]} starts and ends the dispatcher itself, and takes no other Jobs")
+    if len(which) > 1:
+        raise click.UsageError(f"{' and '.join(which)}: give one of them")
     if pids and folder is None:
         raise click.UsageError(
             "--pid names the processes of a controller that runs already: give its --lab too"
@@ -162,6 +173,9 @@ def main(
             found = _take_over(lab, rounds, managed_by=managed_by)
             _write(output, {"managedBy": managed_by, "cpus": os.cpu_count(), "takeover": found})
             _check(found)
+            return
+        if scales:
+            _scale(lab, managed_by=managed_by, output=output)
             return
         controller = None
         if not pids:
@@ -214,6 +228,15 @@ def _stand(lab: Lab, finished: int, running: int, *, managed_by: str, output: Pa
     result = asyncio.run(standing(lab, finished=finished, running=running, managed_by=managed_by, say=say))
     report.show_standing(Console(highlight=False), result)
     _write(output, {"managedBy": managed_by, "cpus": os.cpu_count(), "standing": result})
+
+
+def _scale(lab: Lab, *, managed_by: str, output: Path) -> None:
+    try:
+        result = asyncio.run(scaling(lab, managed_by=managed_by, say=say))
+    except QuotaError as error:
+        raise click.ClickException(str(error)) from None
+    show_scaling(Console(highlight=False), result)
+    _write(output, {"managedBy": managed_by, "cpus": os.cpu_count(), "scaling": result})
 
 
 def _take_over(lab: Lab, rounds: int, *, managed_by: str) -> Any:
