@@ -14,9 +14,9 @@ from dispatcher.core.placing import Problem
 from dispatcher.core.sight import Seen
 from dispatcher.core.status import StatusDraft
 
-FIRST_REPORT = timedelta(seconds=3)
-"""So long a new placement's Dispatched condition waits for the mirrors' first report, to be written
-together with it."""
+FIRST_REPORT = timedelta(seconds=10)
+"""So long a new placement's Dispatched condition waits for the mirrors' first report, to be written together with it:
+one write less. A worker's Job controller with much to do takes seconds to its first report."""
 LISTED_CLUSTERS = 10
 
 
