@@ -144,7 +144,8 @@ class Dispatcher:
         renewal = TokenRenewal(fleet=fleet, management=api, namespace=settings.namespace, now=utc_now)
         drainer = Drainer(management=api, clusters=fleet.clusters, world=world, status=fleet.status)
         leases = self._leases(api, world, fleet, gate) if settings.leader_elect else None
-        world.room.owns = lambda job_uid: leases is None or leases.owns(job_uid)
+        if leases is not None:
+            world.owns = leases.owns
         reflector = Reflector(api, resource_path("v1", "secrets", namespace=settings.namespace), secrets)
         job_watch = management.watch_jobs(api, world, managed_by=settings.managed_by)
         health = Health(queue=queue, management=reflector, echo=world.echo)

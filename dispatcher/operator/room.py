@@ -48,7 +48,8 @@ class RoomAccount:
     """Books what Jobs hold on clusters with a capacity; costs nothing where no cluster has one.
 
     ``find_job`` and ``find_mirrors`` look into the caches; ``clusters`` gives the registered clusters;
-    ``priority`` is that of a Job's pods, ``now`` the clock.
+    ``priority`` is that of a Job's pods, ``now`` the clock; ``owns`` says whether this process decides on the Job with
+    this UID: a claim of another's may be served long since.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class RoomAccount:
         clusters: Callable[[], Mapping[ClusterName, Cluster]],
         priority: Callable[[Manifest], int],
         wake: Callable[[Key], None],
+        owns: Callable[[str], bool],
         now: Callable[[], datetime],
     ) -> None:
         self._jobs = jobs
@@ -68,6 +70,7 @@ class RoomAccount:
         self._clusters = clusters
         self._priority = priority
         self._wake = wake
+        self._owns = owns
         self._now = now
         self._bounds: dict[ClusterName, int] = {}
         self._held: dict[Key, Amounts] = {}
@@ -75,8 +78,6 @@ class RoomAccount:
         self._booked: dict[Key, Amounts] = {}
         self._claims: dict[Key, tuple[Turn, Claim]] = {}
         self._complete = False
-        self.owns: Callable[[str], bool] = lambda _uid: True
-        """Whether this process decides on the Job with this UID: a claim of another's may be served long since."""
 
     def complete(self) -> None:
         """All Jobs are known; until then nothing is free, for it may be another Job's."""
@@ -121,7 +122,7 @@ class RoomAccount:
         long_ago = self._long_ago()
         own = self._turn(key, manifest).rank(long_ago)
         for turn, claim in self._claims.values():
-            if turn.rank(long_ago) < own and self.owns(turn.uid):
+            if turn.rank(long_ago) < own and self._owns(turn.uid):
                 for name in claim.clusters & free.keys():
                     free[name] -= claim.pods
         return {name: max(0, amount) for name, amount in free.items()}
@@ -144,7 +145,7 @@ class RoomAccount:
     def line(self) -> list[tuple[Key, Claim]]:
         """Who waits, first those served first."""
         long_ago = self._long_ago()
-        mine = (entry for entry in self._claims.values() if self.owns(entry[0].uid))
+        mine = (entry for entry in self._claims.values() if self._owns(entry[0].uid))
         waiting = sorted(mine, key=lambda entry: entry[0].rank(long_ago))
         return [(turn.key, claim) for turn, claim in waiting]
 

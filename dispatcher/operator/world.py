@@ -116,6 +116,8 @@ class World:
         """The mirrors of a Job that a write is under way for (set by the executor)."""
         self.on_unknown_mirror: Callable[[str], None] = lambda _uid: None
         """Called with the UID of a Job that is not known when one of its mirrors was made, changed or went."""
+        self.owns: Callable[[str], bool] = lambda _uid: True
+        """Whether this process acts on the Job with this UID; when that begins, all are woken (set by the process)."""
         self._writes: dict[Key, _JobWrite] = {}
         self._keys: dict[str, Key] = {}
         self._written: dict[str, datetime] = {}
@@ -135,6 +137,7 @@ class World:
             clusters=self.clusters,
             priority=lambda manifest: pod_priority(manifest, self.priority_classes),
             wake=wake,
+            owns=lambda uid: self.owns(uid),
             now=utc_now,
         )
 
@@ -162,10 +165,10 @@ class World:
                 self.latencies.job_seen(new)
             self._keys[metadata["uid"]] = key
             write = self._writes.get(key)
-            if write is None:
-                self._wake(key)
-            else:
+            if write is not None:
                 write.changed = True
+            elif self.owns(metadata["uid"]):
+                self._wake(key)
         self.room.changed(key)
 
     @contextlib.contextmanager
@@ -209,6 +212,8 @@ class World:
         key = self._keys.get(uid)
         if key is not None:
             self.room.changed(key)
+            if not self.owns(uid):
+                return
             self.latencies.mirror_changed(key)
             if (cluster, manifest["metadata"]["name"]) in self.in_flight(key):
                 # Most likely the write itself, whose answer wakes the Job; one look at both is enough.

@@ -166,6 +166,8 @@ class Book:
         self.clusters = clusters(**capacities)
         self.woken: list[str] = []
         self.now = NOW
+        self.others: set[str] = set()
+        """UIDs of Jobs that another process decides on."""
         self.account = RoomAccount(
             jobs=lambda: list(self.jobs.values()),
             find_job=self.jobs.get,
@@ -173,6 +175,7 @@ class Book:
             clusters=lambda: self.clusters,
             priority=lambda manifest: pod_priority(manifest, {"high": 10}),
             wake=lambda key: self.woken.append(key[1]),
+            owns=lambda uid: uid not in self.others,
             now=lambda: self.now,
         )
         self.account.complete()
@@ -359,7 +362,7 @@ def test_a_job_that_another_process_decides_on_keeps_nothing_back() -> None:
     for name in ("running", "waiting", "last"):
         book.add(name, parallelism=2, completions=2)
         book.decide(name)
-    book.account.owns = lambda uid: uid != "uid-waiting"
+    book.others.add("uid-waiting")
     assert [key[1] for key, _claim in book.account.line()] == ["last"]
     book.end("running")
     book.decide("last")
@@ -375,6 +378,7 @@ def test_nothing_is_given_before_all_jobs_are_known() -> None:
         clusters=lambda: book.clusters,
         priority=lambda _manifest: 0,
         wake=lambda _key: None,
+        owns=lambda _uid: True,
         now=lambda: NOW,
     )
     book.account.clusters_changed()

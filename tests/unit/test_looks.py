@@ -230,3 +230,22 @@ async def test_news_of_a_mirror_do_not_wait_for_a_write_that_hangs(monkeypatch: 
     async with asyncio.timeout(30):
         while process.looks == before:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+
+
+async def test_a_job_of_another_replica_is_not_looked_at_until_it_is_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    process = Process(monkeypatch, watch_is_first=True)
+    ours: set[str] = set()
+    process.world.owns = ours.__contains__
+    queued: list[Any] = []
+    monkeypatch.setattr(process.queue, "add", queued.append)
+    process.management.change(job_manifest(parallelism=1, completions=1))
+    job = process.management.job
+    uid = job["metadata"]["uid"]
+    labels = {names.JOB_UID_LABEL: uid}
+    process.worker.change({**job, "metadata": {**job["metadata"], "uid": "mirror", "labels": labels}})
+    assert queued == []
+    ours.add(uid)
+    process.world.wake_all()
+    assert set(queued) == {KEY}
