@@ -19,6 +19,8 @@ from hack.lab import Plane
 OTHERS = ("system:apiserver", "system:kube-", "system:node:", "system:serviceaccount:kube-system:", "lab:")
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 JOBS = frozenset({"jobs", "jobs/status"})
+BY_CLOCK = frozenset({"namespaces", "version", "leases"})
+"""Of what comes with time, not with Jobs: probes of the clusters' health, Leases."""
 LONGEST_LINE = 2**20
 """Bytes; an event without its bodies has a few thousand."""
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
-PERIOD_US = 20_000
-"""Short, so that a process that has used up its part waits for little at a time."""
+PERIOD_US = 100_000
+"""The kernel's own default: a process that has used up its part waits for the rest of it."""
 GONE_SECONDS = 10.0
 
 

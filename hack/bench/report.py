@@ -10,13 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hack.bench.audit import JOBS, Request
+from hack.bench.audit import BY_CLOCK, JOBS, Request
 from hack.bench.run import Passage
 from hack.bench.workload import SHAPES, Workload
 
 JSON = dict[str, Any]
-BY_CLOCK = frozenset({"namespaces", "version", "leases"})
-"""Reads that come with time, not with Jobs: probes of the clusters' health, Leases."""
 PERCENTILES = (50, 95, 99)
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hack.bench.audit import AuditTail, Request
+from hack.bench.audit import BY_CLOCK, AuditTail, Request
 from hack.bench.served import served
 from hack.bench.timeline import Moments, Timeline
 from hack.bench.usage import Usage, measure
@@ -166,9 +166,11 @@ def _since(before: Counter[Request], after: Counter[Request]) -> Counter[Request
 
 
 async def until_quiet(tail: AuditTail) -> Counter[Request]:
-    """What the controller asks from now on until it asks nothing more."""
+    """What the controller asks from now on until it asks nothing more but what comes by the clock."""
     total: Counter[Request] = Counter()
-    while new := tail.count():
+    while True:
+        new = tail.count()
         total += new
+        if all(request.resource in BY_CLOCK for request in new):
+            return total
         await asyncio.sleep(QUIET_SECONDS)
-    return total
