@@ -39,11 +39,7 @@ async def scaling(lab: Lab, *, managed_by: str, say: Callable[[str], None]) -> J
         try:
             for count in (1, 2):
                 await replicas.start()
-                part = SHARDS // count
-                await replicas.when(
-                    lambda part=part: all(replicas.held(it) == part for it in replicas.running),  # type: ignore[misc]
-                    "shards that are held evenly",
-                )
+                await _shared_evenly(replicas)
                 say(f"{JOBS} Jobs, {count} of 2 replicas, {CPUS:g} CPUs each")
                 rows.append(await _burst(lab, replicas, managed_by=managed_by))
         finally:
@@ -67,9 +63,17 @@ async def scaling(lab: Lab, *, managed_by: str, say: Callable[[str], None]) -> J
     }
 
 
+async def _shared_evenly(replicas: Replicas) -> None:
+    part = SHARDS // len(replicas.running)
+    await replicas.when(
+        lambda: all(replicas.held(it) == part for it in replicas.running), "shards that are held evenly"
+    )
+
+
 def _seconds(rows: list[JSON], replicas: int) -> float:
     """How long all bursts took with so many replicas, for each Job."""
-    return sum(1 / row["jobsPerSecond"] for row in rows if row["replicas"] == replicas)
+    rates: list[float] = [row["jobsPerSecond"] for row in rows if row["replicas"] == replicas]
+    return sum(1 / rate for rate in rates)
 
 
 async def _burst(lab: Lab, replicas: Replicas, *, managed_by: str) -> JSON:

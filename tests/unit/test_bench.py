@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +17,9 @@ import pytest
 from hack.bench import picture
 from hack.bench.__main__ import STANDARD, _workloads
 from hack.bench.audit import AuditTail, Request
+from hack.bench.cpu_quota import QuotaError, cpu_quota
 from hack.bench.report import figures, percentile, targets
-from hack.bench.run import Passage
+from hack.bench.run import Passage, until_quiet
 from hack.bench.served import parse
 from hack.bench.takeover import Handover, summary
 from hack.bench.timeline import Moments, Timeline
@@ -267,3 +272,39 @@ def test_a_job_with_two_mirrors_or_without_an_end_is_told() -> None:
     result = summary(found, load=0.5)
     assert (result["handovers"][0]["doubled"], result["handovers"][0]["unfinished"]) == (1, 1)
     assert result["targets"][-1]["met"] is False
+
+
+async def test_quiet_is_when_only_what_comes_by_the_clock_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    lease, write = Request("management", "update", "leases"), Request("management", "update", "jobs/status")
+    turns = [Counter({write: 2, lease: 1}), Counter({write: 1}), Counter({lease: 3}), Counter({write: 9})]
+    tail = cast(AuditTail, SimpleNamespace(count=lambda: turns.pop(0)))
+    monkeypatch.setattr("hack.bench.run.QUIET_SECONDS", 0)
+    assert await until_quiet(tail) == Counter({write: 3, lease: 4})
+    assert len(turns) == 1
+
+
+def test_a_quota_bounds_a_process_and_leaves_nothing_behind() -> None:
+    spins = "import time\nend = time.monotonic() + 60\nwhile time.monotonic() < end: pass"
+    with subprocess.Popen([sys.executable, "-c", spins]) as process:
+        try:
+            before = Path(f"/proc/{process.pid}/cgroup").read_text()
+            with cpu_quota(process.pid, 0.05):
+                assert Path(f"/proc/{process.pid}/cgroup").read_text() != before
+                throttled = _cpu_seconds_within(process.pid, wall=1.0)
+        except QuotaError as error:
+            pytest.skip(str(error))
+        finally:
+            process.kill()
+    assert throttled < 0.5
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/job-dispatcher-bench-{process.pid}"))
+
+
+def _cpu_seconds_within(pid: int, *, wall: float) -> float:
+    def used() -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    begin, before = time.monotonic(), used()
+    while time.monotonic() < begin + wall:
+        time.sleep(0.05)
+    return used() - before
