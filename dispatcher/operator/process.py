@@ -132,7 +132,7 @@ class Dispatcher:
             api, origin=rules.origin, wake=lambda key: queue.add(key)
         )
         reconciler = Reconciler(world, executor, looks=lambda key: queue.looks(key))
-        queue = KeyQueue(reconciler, concurrency=settings.concurrency)
+        queue = KeyQueue(reconciler, concurrency=settings.concurrency, goes_first=world.is_new)
         orphans = OrphanCollector(
             fleet=fleet,
             world=world,

@@ -202,6 +202,14 @@ class World:
         """In how many seconds to come back for a look at a Job; None: look now."""
         return self._rests.look(manifest, utc_now())
 
+    def is_new(self, key: Key) -> bool:
+        """Whether nothing was done for this Job so far, not even to say why not."""
+        job = self.jobs.get(*key)
+        if job is None or "deletionTimestamp" in job["metadata"]:
+            return False
+        placed = names.PLACEMENT_ANNOTATION in (job["metadata"].get("annotations") or {})
+        return not placed and not (job.get("status") or {}).get("conditions")
+
     def key_of(self, job_uid: str) -> Key | None:
         """The key of the Job with this UID, if it is known."""
         return self._keys.get(job_uid)

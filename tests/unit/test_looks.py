@@ -249,3 +249,20 @@ async def test_a_job_of_another_replica_is_not_looked_at_until_it_is_ours(
     ours.add(uid)
     process.world.wake_all()
     assert set(queued) == {KEY}
+
+
+async def test_a_job_is_new_until_something_was_done_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = Process(monkeypatch, watch_is_first=True)
+    new: list[bool] = []
+    monkeypatch.setattr(process.queue, "add", lambda key: new.append(process.world.is_new(key)))
+    job = job_manifest(parallelism=1, completions=1)
+    process.management.change(job)
+    placed = {**job["metadata"], "annotations": {names.PLACEMENT_ANNOTATION: "{}"}}
+    process.management.change({**job, "metadata": placed})
+    suspended = {"conditions": [{"type": "Suspended", "status": "True"}]}
+    process.management.change({**job, "status": suspended})
+    process.management.change(
+        {**job, "metadata": {**job["metadata"], "deletionTimestamp": "2026-01-01T12:00:00Z"}}
+    )
+    assert new == [True, False, False, False]
+    assert not process.world.is_new(("team", "unknown"))

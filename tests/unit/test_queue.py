@@ -90,3 +90,34 @@ async def test_what_comes_after_a_look_brings_the_key_back() -> None:
     handler.release.set()
     await _turns()
     assert handler.calls == [KEY, KEY]
+
+
+async def test_those_that_go_first_overtake_the_others_which_come_in_between() -> None:
+    handler = Handler()
+    queue = KeyQueue(handler, concurrency=1, goes_first=lambda key: key[0] == "new")
+    queue.add(KEY)
+    await handler.called.wait()
+    others = [("ns", str(number)) for number in range(3)]
+    new = [("new", str(number)) for number in range(5)]
+    for key in (*others, *new):
+        queue.add(key)
+    assert (queue.depth, queue.waiting) == (8, [*new, *others])
+    handler.release.set()
+    await _turns(40)
+    assert queue.idle
+    assert handler.calls == [KEY, *new[:3], others[0], *new[3:], *others[1:]]
+
+
+async def test_the_longest_wait_is_that_of_whichever_key() -> None:
+    handler = Handler()
+    queue = KeyQueue(handler, concurrency=1, goes_first=lambda key: key[0] == "new")
+    queue.add(KEY)
+    await handler.called.wait()
+    assert queue.oldest_age == 0
+    queue.add(("ns", "other"))
+    await asyncio.sleep(0.02)
+    queue.add(("new", "one"))
+    assert queue.oldest_age >= 0.02
+    handler.release.set()
+    await queue.stop()
+    assert (queue.depth, queue.oldest_age) == (0, 0)
