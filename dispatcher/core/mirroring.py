@@ -4,10 +4,11 @@ Level-triggered: each call compares what is with what should be and asks for the
 parallelism is raised only after every lowering was seen, so that the sum is never exceeded.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
+import orjson
 
 from dispatcher.core import ceding, dependencies, manifest, names, rebalancing
 from dispatcher.core.actions import (
@@ -256,7 +257,7 @@ def _metadata_difference(observation: Observation, share: Share, mirror: Mirror)
 def _applied(text: str) -> Mapping[str, Any]:
     """The keys that a mirror has had from its Job; none where that was edited to something else."""
     try:
-        applied = json.loads(text)
+        applied = orjson.loads(text)
     except (ValueError, RecursionError):
         return {}
     return applied if isinstance(applied, dict) else {}

@@ -5,7 +5,6 @@ made. It is also user-writable, so reading it is defensive: what does not hold t
 a whole and rebuilt from the mirrors (:mod:`dispatcher.core.recovery`).
 """
 
-import json
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,14 +13,19 @@ from enum import StrEnum
 from functools import cached_property, lru_cache
 from typing import Any
 
+import orjson
+
 from dispatcher.core import names
 from dispatcher.core.indexes import IndexSet
 
 VERSION = 1
-compact_json = json.JSONEncoder(separators=(",", ":")).encode
-"""JSON text without blanks."""
 MAX_SHARES = 200
 """So many shares keep the annotation under 64 KiB, with names of up to 30 characters."""
+
+
+def compact_json(value: Any) -> str:
+    """JSON text without blanks."""
+    return orjson.dumps(value).decode()
 
 
 class PlacementError(ValueError):
@@ -342,7 +346,7 @@ def read_share(record: Mapping[str, Any]) -> Share:
 def parse_placement(text: str) -> Placement:
     """Read the annotation. Raises :class:`PlacementError` for whatever is not a placement of ours."""
     try:
-        document = json.loads(text)
+        document = orjson.loads(text)
         if not isinstance(document, dict):
             raise PlacementError("not a JSON object")
         if document.get("version") != VERSION:
