@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, Final, Protocol
@@ -19,6 +20,11 @@ BURST: Final = 25
 REFILL_SECONDS: Final = 300.0
 """So many Events a Job may have at once, and one more each time so many seconds passed: client-go's own limits."""
 _REMEMBERED: Final = 10_000
+PATIENCE: Final = 10.0
+"""Seconds that an Event waits at most for a moment in which there is less to do."""
+_LOOK_SECONDS: Final = 0.1
+_AT_ONCE: Final = 4
+"""Requests: one after the other are too few where an answer takes long."""
 
 
 class EventSink(Protocol):
@@ -60,15 +66,22 @@ def make_event(job: dict[str, Any], event: Event, *, serial: int, now: datetime)
 
 
 class Recorder:
-    """Posts Events in the background, in order.
+    """Posts Events in the background, when there is little else to do: the API server's time is the Jobs'.
 
     What is the same as the Job's last one is dropped, and so is what is over the Job's own limit, so that a state that
     flickers is no flood. ``limit`` bounds what may wait: with an API server that does not answer, the oldest go.
+    ``busy`` tells whether there is much to do; no Event waits for its end longer than ``PATIENCE``.
     """
 
-    def __init__(self, sink: EventSink, *, limit: int = 2000) -> None:
+    def __init__(
+        self, sink: EventSink, *, limit: int = 4000, busy: Callable[[], bool] = lambda: False
+    ) -> None:
         self._sink = sink
-        self._waiting: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(limit)
+        self._limit = limit
+        self._busy = busy
+        self._waiting: deque[tuple[float, dict[str, Any]]] = deque()
+        """When each was recorded, by :func:`monotonic`, and the Event."""
+        self._news = asyncio.Event()
         self._last: OrderedDict[str, Event] = OrderedDict()
         self._allowed: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """By Job: how many it may still have, and when that was so."""
@@ -89,10 +102,11 @@ class Recorder:
             return False
         self._serial += 1
         body = make_event(job, event, serial=self._serial, now=datetime.now(UTC))
-        if self._waiting.full():
-            self._waiting.get_nowait()
+        if len(self._waiting) >= self._limit:
+            self._waiting.popleft()
             metrics.EVENT_DROPPED.inc()
-        self._waiting.put_nowait((body["metadata"]["namespace"], body))
+        self._waiting.append((monotonic(), body))
+        self._news.set()
         return True
 
     def _allow(self, uid: str) -> bool:
@@ -107,12 +121,29 @@ class Recorder:
 
     async def run(self) -> None:
         """Post what is recorded, for as long as the process runs."""
-        while True:
-            namespace, body = await self._waiting.get()
-            await self._sink(namespace, body)
+        async with asyncio.TaskGroup() as posters:
+            for _ in range(_AT_ONCE):
+                posters.create_task(self._post_all())
 
     async def drain(self) -> None:
         """Post what still waits; for a clean end."""
-        while not self._waiting.empty():
-            namespace, body = self._waiting.get_nowait()
-            await self._sink(namespace, body)
+
+        async def post() -> None:
+            while self._waiting:
+                await self._post_first()
+
+        await asyncio.gather(*(post() for _ in range(_AT_ONCE)))
+
+    async def _post_all(self) -> None:
+        while True:
+            if not self._waiting:
+                self._news.clear()
+                await self._news.wait()
+            elif self._busy() and monotonic() < self._waiting[0][0] + PATIENCE:
+                await asyncio.sleep(_LOOK_SECONDS)
+            else:
+                await self._post_first()
+
+    async def _post_first(self) -> None:
+        _recorded, body = self._waiting.popleft()
+        await self._sink(body["metadata"]["namespace"], body)

@@ -56,6 +56,8 @@ logger = logging.getLogger(__name__)
 YOUNG_OBJECTS = 50_000
 """New objects between two looks for garbage in cycles. Each answer in JSON makes some hundreds, none of them in a
 cycle: Python's own 700 means a look for every answer, a tenth of the CPU."""
+FEW_JOBS = 3
+"""With more in the queue or worked on, Events wait."""
 STOP_GRACE = 5.0
 """Seconds that writes under way may still take when the process ends."""
 
@@ -104,7 +106,7 @@ class Dispatcher:
             wake=lambda key: queue.add(key),
             wake_within=lambda key, seconds: queue.add_after(key, seconds),
         )
-        recorder = Recorder(self._sink(api))
+        recorder = Recorder(self._sink(api), busy=lambda: queue.load > FEW_JOBS)
         secrets = ObjectCache()
         fleet = Fleet(
             settings=settings,

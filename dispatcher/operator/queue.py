@@ -70,6 +70,11 @@ class KeyQueue:
         return len(self._since)
 
     @property
+    def load(self) -> int:
+        """Keys that wait or are worked on."""
+        return len(self._since) + len(self._running)
+
+    @property
     def oldest_age(self) -> float:
         """Seconds that the longest waiting key has waited."""
         now = monotonic()

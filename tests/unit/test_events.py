@@ -1,11 +1,12 @@
 """Events never become a flood."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from dispatcher.core.actions import Event
-from dispatcher.operator.events import BURST, REFILL_SECONDS, Recorder
+from dispatcher.operator.events import BURST, PATIENCE, REFILL_SECONDS, Recorder
 
 WAITING = Event("Warning", "ClusterUnreachable", "Waiting for cluster a: no answer")
 DISPATCHED = Event("Normal", "Dispatched", "Divided over 1 cluster: a")
@@ -62,3 +63,28 @@ async def test_an_api_server_that_does_not_answer_costs_no_memory() -> None:
         recorder.record(job(number), WAITING)
     await recorder.drain()
     assert [name for name, _ in posted] == [f"j{number}" for number in range(90, 100)]
+
+
+async def test_events_wait_for_a_lull_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, busy = 0.0, True
+    monkeypatch.setattr("dispatcher.operator.events.monotonic", lambda: clock)
+    monkeypatch.setattr("dispatcher.operator.events._LOOK_SECONDS", 0)
+    posted = Posted()
+    recorder = Recorder(posted, busy=lambda: busy)
+    running = asyncio.create_task(recorder.run())
+
+    async def turns() -> list[str]:
+        for _turn in range(20):
+            await asyncio.sleep(0)
+        return [name for name, _reason in posted]
+
+    recorder.record(job(1), WAITING)
+    assert await turns() == []
+    clock = PATIENCE
+    recorder.record(job(2), WAITING)
+    assert await turns() == ["j1"]
+    busy = False
+    assert await turns() == ["j1", "j2"]
+    recorder.record(job(3), WAITING)
+    assert await turns() == ["j1", "j2", "j3"]
+    running.cancel()
