@@ -10,7 +10,6 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Final
 
 from dispatcher import metrics
 from dispatcher.clusters import request_id
@@ -33,11 +32,9 @@ class KeyQueue:
     """Calls ``handle(key)`` for added keys, at most ``concurrency`` at once.
 
     ``handle`` returns in how many seconds it wants the key back (None: not by itself). Keys of which ``goes_first``
-    says yes as they are added overtake the others, of which one follows after each ``FIRST_IN_A_ROW`` of them: with
-    more to do than can be done, new Jobs begin all the same, and what is reported of the others becomes fewer writes.
+    says yes as they are added overtake the others, of which one follows after each of them: with more to do than can
+    be done, new Jobs begin all the same, and what is reported of the others becomes fewer writes.
     """
-
-    FIRST_IN_A_ROW: Final = 3
 
     def __init__(
         self,
@@ -50,7 +47,7 @@ class KeyQueue:
         self._concurrency = concurrency
         self._goes_first = goes_first
         self._first: deque[Key] = deque()
-        self._first_in_a_row = 0
+        self._first_was_last = False
         self._waiting: deque[Key] = deque()
         self._since: dict[Key, float] = {}
         self._running: set[Key] = set()
@@ -165,11 +162,8 @@ class KeyQueue:
             task.add_done_callback(self._tasks.discard)
 
     def _next(self) -> Key:
-        if self._first and (not self._waiting or self._first_in_a_row < self.FIRST_IN_A_ROW):
-            self._first_in_a_row += 1
-            return self._first.popleft()
-        self._first_in_a_row = 0
-        return self._waiting.popleft()
+        self._first_was_last = bool(self._first) and not (self._waiting and self._first_was_last)
+        return (self._first if self._first_was_last else self._waiting).popleft()
 
     async def _work(self, key: Key) -> None:
         pause: float | None

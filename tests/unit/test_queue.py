@@ -105,7 +105,8 @@ async def test_those_that_go_first_overtake_the_others_which_come_in_between() -
     handler.release.set()
     await _turns(40)
     assert queue.idle
-    assert handler.calls == [KEY, *new[:3], others[0], *new[3:], *others[1:]]
+    turns = [new[0], others[0], new[1], others[1], new[2], others[2], new[3], new[4]]
+    assert handler.calls == [KEY, *turns]
 
 
 async def test_the_longest_wait_is_that_of_whichever_key() -> None:
