@@ -219,8 +219,14 @@ def _held_by_queue(mirror: Mirror) -> bool:
 
 
 def _shrunk(job: Job, share: Share, mirror: Mirror) -> int | None:
-    """The new completions of an elastic Indexed mirror whose interval was cut off above."""
+    """The new completions of an elastic Indexed mirror whose interval was cut off above.
+
+    A share of a suspended Job is cut when that is resumed. Until then one that reaches above keeps its mirror as it is:
+    with fewer completions than its seed has it would be Complete without a startTime, which the API server refuses.
+    """
     if share.interval is None or job.completions is None or job.completions != job.parallelism:
+        return None
+    if share.interval[1] >= job.completions:
         return None
     if mirror.spec.get("completions", 0) <= job.completions:
         return None

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from dispatcher.core import names
+from dispatcher.core.actions import WriteJob
 from dispatcher.core.decision import decide
 from dispatcher.core.observation import Cluster
 from dispatcher.core.policy import DEFAULT_POLICY, Division, Policy, Taint, TaintEffect
@@ -227,6 +228,29 @@ def test_elastic_growth_follows_the_policy_and_only_adds(moves: bool) -> None:
     added = [share for share in placement(scene).shares if share.id not in before]
     assert {share.cluster: share.completions for share in added} == {A: 2, B: 6}
     assert pods(scene.job) == {"a": 5, "b": 9}
+
+
+def test_a_suspended_elastic_job_shrinks_its_mirrors_when_it_is_resumed() -> None:
+    """A mirror that never ran, with fewer completions than its seed has, would be Complete without a startTime."""
+    scene = elastic(6, weighted(a=1, b=1), clusters("a", "b"))
+
+    def completions() -> dict[str, int]:
+        return {cluster: mirror["spec"]["completions"] for (cluster, _), mirror in scene.mirrors.items()}
+
+    def resize(size: int, *, suspend: bool) -> None:
+        spec = {**scene.job["spec"], "parallelism": size, "completions": size, "suspend": suspend}
+        scene.job = {**scene.job, "spec": spec}
+
+    resize(5, suspend=False)
+    [cut] = scene.decide().actions  # the placement; the mirrors are still as they were
+    assert isinstance(cut, WriteJob)
+    scene.job = dict(cut.manifest)
+    resize(2, suspend=True)
+    scene.settle()
+    assert completions() == {"a": 6, "b": 6}
+    resize(2, suspend=False)
+    scene.settle()
+    assert completions() == {"a": 2}
 
 
 def test_elastic_growth_keeps_within_the_maxima() -> None:
