@@ -7,6 +7,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+import orjson
+
 from dispatcher.core import names
 from dispatcher.core.job import Job, Manifest
 from dispatcher.core.placement import Share, compact_json, share_text
@@ -170,15 +172,16 @@ def recorded_share(mirror: Manifest) -> Mapping[str, Any] | None:
     text = (mirror["metadata"].get("annotations") or {}).get(names.SHARE_ANNOTATION)
     if not text:
         return None
-    return _known_record(text) if len(text) <= LONGEST_RECORD else _read_record(text)
+    return _known_record(text) if len(text) <= LONGEST_RECORD else read_object(text)
 
 
-def _read_record(text: str) -> Mapping[str, Any] | None:
+def read_object(text: str) -> Mapping[str, Any] | None:
+    """The JSON object in an annotation of ours on a mirror; None where it was edited to something else."""
     try:
-        record = json.loads(text)
+        record = orjson.loads(text)
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
 
-_known_record = lru_cache(maxsize=1024)(_read_record)
+_known_record = lru_cache(maxsize=1024)(read_object)

@@ -8,8 +8,6 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from dispatcher.core import ceding, dependencies, manifest, names, rebalancing
 from dispatcher.core.actions import (
     JSON_PATCH,
@@ -241,7 +239,7 @@ def _metadata_difference(observation: Observation, share: Share, mirror: Mirror)
     labels, annotations = manifest.user_labels(job), manifest.user_annotations(job)
     keys = manifest.applied_keys(labels, annotations)
     applied_text = mirror.annotations.get(names.APPLIED_ANNOTATION, "")
-    applied = _applied(applied_text) if applied_text != keys else {}
+    applied = (manifest.read_object(applied_text) or {}) if applied_text != keys else {}
     result: dict[str, Any] = {}
     for field, wanted in (
         ("labels", labels | ours),
@@ -258,15 +256,6 @@ def _metadata_difference(observation: Observation, share: Share, mirror: Mirror)
     if applied_text != keys:
         result.setdefault("annotations", {})[names.APPLIED_ANNOTATION] = keys
     return result
-
-
-def _applied(text: str) -> Mapping[str, Any]:
-    """The keys that a mirror has had from its Job; none where that was edited to something else."""
-    try:
-        applied = orjson.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return applied if isinstance(applied, dict) else {}
 
 
 def _lies_above(job: Job, mirror: Mirror) -> bool:
