@@ -89,7 +89,6 @@ class ApiServer:
             "timeout": aiohttp.ClientTimeout(total=None),  # every use has an asyncio.timeout of its own
             "headers": {"Accept": JSON, "User-Agent": f"job-dispatcher/{dispatcher.__version__}"},
         }
-        configuration.client_session_kwargs = self._session_options
         try:
             self._rest = RestClient(configuration)
         except (ssl.SSLError, OSError, ValueError) as error:
