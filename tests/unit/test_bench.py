@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -23,7 +22,7 @@ from hack.bench.run import Passage, until_quiet
 from hack.bench.served import parse
 from hack.bench.takeover import Handover, summary
 from hack.bench.timeline import Moments, Timeline
-from hack.bench.usage import Usage
+from hack.bench.usage import Usage, measure
 from hack.bench.workload import Workload
 from hack.lab import Plane
 
@@ -290,21 +289,12 @@ def test_a_quota_bounds_a_process_and_leaves_nothing_behind() -> None:
             before = Path(f"/proc/{process.pid}/cgroup").read_text()
             with cpu_quota(process.pid, 0.05):
                 assert Path(f"/proc/{process.pid}/cgroup").read_text() != before
-                throttled = _cpu_seconds_within(process.pid, wall=1.0)
+                used = measure([process.pid]).cpu_seconds
+                time.sleep(1.0)  # of which the process gets a part
+                throttled = measure([process.pid]).cpu_seconds - used
         except QuotaError as error:
             pytest.skip(str(error))
         finally:
             process.kill()
     assert throttled < 0.5
     assert not list(Path("/sys/fs/cgroup").glob(f"**/job-dispatcher-bench-{process.pid}"))
-
-
-def _cpu_seconds_within(pid: int, *, wall: float) -> float:
-    def used() -> float:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    begin, before = time.monotonic(), used()
-    while time.monotonic() < begin + wall:
-        time.sleep(0.05)
-    return used() - before
