@@ -169,6 +169,10 @@ QUEUE_OLDEST = Gauge(
     "job_dispatcher_queue_oldest_seconds",
     "How long the oldest key in the queue has waited; 0 when it is empty.",
 )
+REPORT_INTERVAL = Gauge(
+    "job_dispatcher_report_interval_seconds",
+    "How long new counters of a Job wait after its last write: 1, up to 5 while writes of Jobs take long.",
+)
 QUEUE_RETRIES = Counter(
     "job_dispatcher_queue_retries_total", "Keys that came back after a pause because work on them failed."
 )

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from dispatcher.core import dependencies, names
+from dispatcher.core import dependencies, names, reporting
 from dispatcher.core.actions import Event
 from dispatcher.core.candidates import complaint
 from dispatcher.core.job import Job
@@ -14,9 +14,6 @@ from dispatcher.core.placing import Problem
 from dispatcher.core.sight import Seen
 from dispatcher.core.status import StatusDraft
 
-FIRST_REPORT = timedelta(seconds=10)
-"""So long a new placement's Dispatched condition waits for the mirrors' first report, to be written together with it:
-one write less. A worker's Job controller with much to do takes seconds to its first report."""
 LISTED_CLUSTERS = 10
 
 
@@ -61,11 +58,22 @@ def tell_dispatched(
         draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
         return Told()
     reported = any(mirror.started for mirror in seen.by_share.values())
-    waits_until = job.start_time + FIRST_REPORT if job.start_time is not None else observation.now
-    if observation.now < waits_until and not reported and not job.suspend:
-        return Told(postponed=waits_until)
+    due = reporting.dispatched_due(observation, reported=reported)
+    if due is not None:
+        return Told(postponed=due)
     draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
     return Told((Event("Normal", "Dispatched", summary),))
+
+
+def tell_at_end(job: Job, seen: Seen, draft: StatusDraft) -> tuple[Event, ...]:
+    """A Job whose mirrors have all begun was dispatched, also where its end comes before that was told."""
+    begun = {share_id for share_id, mirror in seen.by_share.items() if mirror.started}
+    active = {share.id for share in seen.persisted.active}
+    if job.is_true(names.DISPATCHED) or not active or active - begun:
+        return ()
+    summary = describe(seen.persisted)
+    draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
+    return (Event("Normal", "Dispatched", summary),)
 
 
 def describe(placement: Placement) -> str:

@@ -13,6 +13,9 @@ from dispatcher.core.job import Job, Manifest
 from dispatcher.core.mirror import Mirror
 from dispatcher.core.policy import DEFAULT_POLICY, Policy, Taint
 
+REPORT_INTERVAL = timedelta(seconds=1)
+"""Between two writes of a Job of which the second has nothing but new counters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -95,7 +98,8 @@ class Observation:
     policy cannot be used; nothing is placed until it can. ``room``: how many pods more than it holds the Job may
     have on each cluster with a capacity; other clusters are absent. ``fits``: how many pods of its template fit
     on the nodes of each cluster now, where that is known and the policy divides by it. ``written_at``: when this
-    process wrote the Job last; None if it has not.
+    process wrote the Job last; None if it has not. ``report_interval``: at least REPORT_INTERVAL, more while writes
+    of Jobs take long.
     """
 
     job: Job
@@ -115,6 +119,7 @@ class Observation:
     fits: Mapping[names.ClusterName, int] = field(default_factory=dict)
     settled: bool = True
     written_at: datetime | None = None
+    report_interval: timedelta = REPORT_INTERVAL
     sources: Mapping[ObjectRef, Source] = field(default_factory=dict)
     """What the Job's policy lets follow it, on the management cluster; what is not known yet is absent."""
     provided: Mapping[tuple[names.ClusterName, str], Mapping[ObjectRef, Provision]] = field(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from dispatcher import metrics
@@ -58,6 +59,7 @@ class JobWriter:
         """
         metadata = action.manifest["metadata"]
         kind = "status" if names.FINALIZER in metadata.get("finalizers", ()) else "finalizer"
+        started = monotonic()
         with self._world.writing_job(key):
             reply = await self._gate.send(
                 metadata["uid"],
@@ -70,6 +72,7 @@ class JobWriter:
                 self._world.job_written(key, body)
         if reply.reason == LEASE_LOST:
             return False
+        self._world.write_pace.took(monotonic() - started)
         if reply.outcome is Outcome.FORBIDDEN and not await self.availability.knows_rights():
             raise TryAgain(f"the management API server is not ready: {reply}", pause=PASSING_PAUSE)
         metrics.status_write(reply.code)

@@ -152,7 +152,14 @@ class Dispatcher:
         job_watch = management.watch_jobs(api, world, managed_by=settings.managed_by)
         health = Health(queue=queue, management=reflector, echo=world.echo)
         lag = LoopLag()
-        state = StateMetrics(fleet=fleet, queue=queue, tally=world.tally, health=health, lag=lag)
+        state = StateMetrics(
+            fleet=fleet,
+            queue=queue,
+            tally=world.tally,
+            health=health,
+            lag=lag,
+            write_pace=world.write_pace,
+        )
         runner = None
         if settings.metrics_address:
             try:

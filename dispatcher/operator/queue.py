@@ -10,6 +10,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
+from typing import Final
 
 from dispatcher import metrics
 from dispatcher.clusters import request_id
@@ -18,6 +19,10 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 """Namespace and name of a management Job."""
+
+
+PATIENCE: Final = 2.0
+"""Seconds that a key lets all others overtake that go first; after them, every second one."""
 
 
 class TryAgain(Exception):
@@ -32,8 +37,9 @@ class KeyQueue:
     """Calls ``handle(key)`` for added keys, at most ``concurrency`` at once.
 
     ``handle`` returns in how many seconds it wants the key back (None: not by itself). Keys of which ``goes_first``
-    says yes as they are added overtake the others, of which one follows after each of them: with more to do than can
-    be done, new Jobs begin all the same, and what is reported of the others becomes fewer writes.
+    says yes as they are added overtake the others; once one of those has waited for ``PATIENCE``, they take turns.
+    With more to do than can be done, new Jobs begin all the same, and what is reported of the others becomes fewer
+    writes.
     """
 
     def __init__(
@@ -162,7 +168,9 @@ class KeyQueue:
             task.add_done_callback(self._tasks.discard)
 
     def _next(self) -> Key:
-        self._first_was_last = bool(self._first) and not (self._waiting and self._first_was_last)
+        waited = monotonic() - self._since[self._waiting[0]] if self._waiting else 0.0
+        others_turn = self._first_was_last and waited > PATIENCE
+        self._first_was_last = bool(self._first) and not others_turn
         return (self._first if self._first_was_last else self._waiting).popleft()
 
     async def _work(self, key: Key) -> None:

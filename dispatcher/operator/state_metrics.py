@@ -10,19 +10,28 @@ from dispatcher.operator.job_tally import JobTally
 from dispatcher.operator.queue import KeyQueue
 from dispatcher.operator.registered import RegisteredCluster
 from dispatcher.operator.world import utc_now
+from dispatcher.operator.write_pace import WritePace
 
 
 class StateMetrics:
     """Reads the parts of the process and sets their gauges."""
 
     def __init__(
-        self, *, fleet: Fleet, queue: KeyQueue, tally: JobTally, health: Health, lag: LoopLag
+        self,
+        *,
+        fleet: Fleet,
+        queue: KeyQueue,
+        tally: JobTally,
+        health: Health,
+        lag: LoopLag,
+        write_pace: WritePace,
     ) -> None:
         self._fleet = fleet
         self._queue = queue
         self._tally = tally
         self._health = health
         self._lag = lag
+        self._write_pace = write_pace
         self._reconnects: dict[str, int] = {}
         self._counting = asyncio.Lock()
 
@@ -38,6 +47,7 @@ class StateMetrics:
         metrics.QUEUE_DEPTH.set(self._queue.depth)
         metrics.QUEUE_RUNNING.set(len(self._queue.running))
         metrics.QUEUE_OLDEST.set(self._queue.oldest_age)
+        metrics.REPORT_INTERVAL.set(self._write_pace.report_interval.total_seconds())
         metrics.LOOP_LAG.set(self._lag.worst)
         for gauge in _BY_CLUSTER:
             gauge.clear()

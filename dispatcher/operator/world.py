@@ -24,6 +24,7 @@ from dispatcher.operator.propagation import NOTHING, Propagation
 from dispatcher.operator.queue import Key
 from dispatcher.operator.rests import Rests
 from dispatcher.operator.room import RoomAccount, pod_priority
+from dispatcher.operator.write_pace import WritePace
 
 MOST_MIRRORS = 200
 """Of one Job on one cluster that are looked at; a placement has no more shares. A cluster may make up any number."""
@@ -111,6 +112,7 @@ class World:
         self.tally = JobTally(started=utc_now())
         self.latencies = Latencies()
         self.echo = WatchEcho()
+        self.write_pace = WritePace()
         self.settled = False
         self.in_flight: Callable[[Key], frozenset[tuple[names.ClusterName, str]]] = lambda _key: frozenset()
         """The mirrors of a Job that a write is under way for (set by the executor)."""
@@ -410,6 +412,7 @@ class World:
             fits=self.fits(manifest) if policy.division is Division.AVAILABLE else {},
             settled=self.settled,
             written_at=self._written.get(job.uid),
+            report_interval=self.write_pace.report_interval,
             sources=seen.sources,
             provided=seen.provided,
         )

@@ -432,6 +432,13 @@ CONTROLLER = Dashboard(
             (10, 60),
         ),
         Panel(
+            "Report interval",
+            "How long new counters of a Job wait after its last write; more while writes take long.",
+            "s",
+            [Query(f"max by (instance) (job_dispatcher_report_interval_seconds{{{J}}})", "{{instance}}")],
+            (2, 4),
+        ),
+        Panel(
             "Reconciles",
             "Looks at Jobs by result, and retries, a second.",
             "ops",

@@ -34,8 +34,8 @@ def clusters(*names_: str, ready: bool = True) -> dict[names.ClusterName, Cluste
 
 
 def observe(manifest: Manifest, **fields: Any) -> Observation:
-    given: Manifest = {"clusters": clusters("a", "b")}
-    return Observation(job=read_job(manifest), now=NOW, rules=Rules("origin"), **(given | fields))
+    given: Manifest = {"clusters": clusters("a", "b"), "now": NOW}
+    return Observation(job=read_job(manifest), rules=Rules("origin"), **(given | fields))
 
 
 def written(decision: Decision) -> Manifest:
@@ -73,10 +73,13 @@ class Scene:
             decision = self.decide()
             if not decision.actions:
                 return self
-            for action in decision.actions:
-                self.actions.append(action)
-                self._carry_out(action)
+            self.carry_out(decision)
         raise AssertionError(f"never settles: {decision.actions}")
+
+    def carry_out(self, decision: Decision) -> None:
+        for action in decision.actions:
+            self.actions.append(action)
+            self._carry_out(action)
 
     def _carry_out(self, action: Any) -> None:
         if isinstance(action, WriteJob):

@@ -2,7 +2,9 @@
 
 import asyncio
 
-from dispatcher.operator.queue import Key, KeyQueue
+import pytest
+
+from dispatcher.operator.queue import PATIENCE, Key, KeyQueue
 
 KEY: Key = ("ns", "job")
 
@@ -92,33 +94,61 @@ async def test_what_comes_after_a_look_brings_the_key_back() -> None:
     assert handler.calls == [KEY, KEY]
 
 
-async def test_those_that_go_first_overtake_the_others_which_come_in_between() -> None:
-    handler = Handler()
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The queue's clock: its only item is the time."""
+    clock = [1000.0]
+    monkeypatch.setattr("dispatcher.operator.queue.monotonic", lambda: clock[0])
+    return clock
+
+
+async def _occupied(handler: Handler) -> KeyQueue:
+    """Works on KEY, one at a time; keys of the namespace ``new`` go first."""
     queue = KeyQueue(handler, concurrency=1, goes_first=lambda key: key[0] == "new")
     queue.add(KEY)
     await handler.called.wait()
-    others = [("ns", str(number)) for number in range(3)]
-    new = [("new", str(number)) for number in range(5)]
-    for key in (*others, *new):
+    return queue
+
+
+OTHERS: list[Key] = [("ns", str(number)) for number in range(3)]
+NEW: list[Key] = [("new", str(number)) for number in range(5)]
+
+
+async def test_those_that_go_first_overtake_all_others(now: list[float]) -> None:
+    handler = Handler()
+    queue = await _occupied(handler)
+    for key in (*OTHERS, *NEW):
         queue.add(key)
-    assert (queue.depth, queue.waiting) == (8, [*new, *others])
+    assert (queue.depth, queue.waiting) == (8, [*NEW, *OTHERS])
+    now[0] += PATIENCE
     handler.release.set()
     await _turns(40)
     assert queue.idle
-    turns = [new[0], others[0], new[1], others[1], new[2], others[2], new[3], new[4]]
-    assert handler.calls == [KEY, *turns]
+    assert handler.calls == [KEY, *NEW, *OTHERS]
 
 
-async def test_the_longest_wait_is_that_of_whichever_key() -> None:
+async def test_those_who_waited_long_take_turns_with_those_that_go_first(now: list[float]) -> None:
     handler = Handler()
-    queue = KeyQueue(handler, concurrency=1, goes_first=lambda key: key[0] == "new")
-    queue.add(KEY)
-    await handler.called.wait()
+    queue = await _occupied(handler)
+    queue.add(OTHERS[0])
+    queue.add(OTHERS[1])
+    now[0] += PATIENCE + 0.1
+    for key in (OTHERS[2], *NEW):
+        queue.add(key)
+    handler.release.set()
+    await _turns(40)
+    assert queue.idle
+    assert handler.calls == [KEY, NEW[0], OTHERS[0], NEW[1], OTHERS[1], NEW[2], NEW[3], NEW[4], OTHERS[2]]
+
+
+async def test_the_longest_wait_is_that_of_whichever_key(now: list[float]) -> None:
+    handler = Handler()
+    queue = await _occupied(handler)
     assert queue.oldest_age == 0
-    queue.add(("ns", "other"))
-    await asyncio.sleep(0.02)
-    queue.add(("new", "one"))
-    assert queue.oldest_age >= 0.02
+    queue.add(OTHERS[0])
+    now[0] += 3
+    queue.add(NEW[0])
+    assert queue.oldest_age == 3
     handler.release.set()
     await queue.stop()
     assert (queue.depth, queue.oldest_age) == (0, 0)
