@@ -47,7 +47,7 @@ def _hierarchy(cpus: float) -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
         with contextlib.suppress(OSError):
             (CGROUPS / "cgroup.subtree_control").write_text("+cpu")
         return CGROUPS, ("cpu.max",), (f"{quota} {PERIOD_US}",)
-    if (CGROUPS / "cpu" / "cpu.cfs_quota_us").exists() or (CGROUPS / "cpu" / "cgroup.procs").exists():
+    if (CGROUPS / "cpu" / "cgroup.procs").exists():
         return CGROUPS / "cpu", ("cpu.cfs_period_us", "cpu.cfs_quota_us"), (str(PERIOD_US), quota)
     raise QuotaError(f"{CGROUPS} has no CPU controller")
 

@@ -19,8 +19,9 @@ from dispatcher.core import names
 from dispatcher.core.actions import CreateMirror, Decision, PatchMirror, WriteJob
 from dispatcher.core.decision import decide
 from dispatcher.core.indexes import IndexSet
+from dispatcher.core.mirror import job_uid_of
 from dispatcher.core.observation import Cluster, Rules
-from dispatcher.operator.world import World, job_uid_of
+from dispatcher.operator.world import World
 
 MOMENT = "2026-01-01T12:00:00Z"
 KEY = ("team", "pi")

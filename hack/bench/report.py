@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from hack.bench.audit import BY_CLOCK, JOBS, Request
 from hack.bench.run import Passage
+from hack.bench.target import JSON, at_least, at_most
 from hack.bench.workload import SHAPES, Workload
 
-JSON = dict[str, Any]
 PERCENTILES = (50, 95, 99)
 
 
@@ -142,15 +141,9 @@ def targets(run: JSON) -> list[JSON]:
         wanted.append(("writes to Jobs an Indexed share", share, 8))
     wanted.append(("Events a Job", ours["eventsPerJob"], 3))
     wanted.append(("reads a Job", ours["readsPerJob"], 0))
-    found = [
-        {"target": name, "value": value, "atMost": most, "met": value is not None and value <= most}
-        for name, value, most in wanted
-    ]
+    found = [at_most(*entry) for entry in wanted]
     if rate == "burst" and workload["shape"] == "single" and "jobsPerSecondRatio" in run:
-        ratio = run["jobsPerSecondRatio"]
-        found.append(
-            {"target": "Jobs/s over the built-in's", "value": ratio, "atLeast": 0.6, "met": ratio >= 0.6}
-        )
+        found.append(at_least("Jobs/s over the built-in's", run["jobsPerSecondRatio"], 0.6))
     return found
 
 

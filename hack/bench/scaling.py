@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,10 +13,10 @@ from hack.bench.cpu_quota import cpu_quota
 from hack.bench.report import show_targets
 from hack.bench.run import Bench
 from hack.bench.takeover import Replicas
+from hack.bench.target import JSON, at_least
 from hack.bench.workload import Workload
 from hack.lab import Lab
 
-JSON = dict[str, Any]
 CPUS = 0.04
 """Of each replica: with it the planes have most of the machine to themselves, and are not what bounds."""
 SHARDS = 2
@@ -52,14 +51,7 @@ async def scaling(lab: Lab, *, managed_by: str, say: Callable[[str], None]) -> J
         "loadAverageBefore": round(load, 1),
         "runs": rows,
         "ratio": ratio,
-        "targets": [
-            {
-                "target": "Jobs/s of two replicas over one's",
-                "value": ratio,
-                "atLeast": LEAST_RATIO,
-                "met": ratio >= LEAST_RATIO,
-            }
-        ],
+        "targets": [at_least("Jobs/s of two replicas over one's", ratio, LEAST_RATIO)],
     }
 
 

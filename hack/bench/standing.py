@@ -11,12 +11,12 @@ from typing import Any
 
 from hack.bench.audit import AuditTail, Request
 from hack.bench.run import AT_ONCE, job_name, until_quiet
+from hack.bench.target import JSON, at_most
 from hack.bench.usage import measure
 from hack.bench.workload import Workload
 from hack.lab import Lab
 from hack.running import ClusterJobs, Controller
 
-JSON = dict[str, Any]
 NEVER_ENDS = json.dumps([{"exit": None}])
 SCRIPT = "lab.jobdispatcher.io/script"
 IDLE_SECONDS = 20.0
@@ -108,10 +108,10 @@ async def standing(
         "restartWrites": of_jobs,
         "restartRequests": _rows(requests),
         "targets": [
-            _target("RSS, bytes", full.resident_bytes, MOST_RESIDENT_BYTES),
-            _target("RSS after a restart, bytes", again.resident_bytes, MOST_RESIDENT_BYTES),
-            _target("restart: synced, s", round(synced, 2), MOST_SYNC_SECONDS),
-            _target("restart: writes", of_jobs, 0),
+            at_most("RSS, bytes", full.resident_bytes, MOST_RESIDENT_BYTES),
+            at_most("RSS after a restart, bytes", again.resident_bytes, MOST_RESIDENT_BYTES),
+            at_most("restart: synced, s", round(synced, 2), MOST_SYNC_SECONDS),
+            at_most("restart: writes", of_jobs, 0),
         ],
     }
 
@@ -121,10 +121,6 @@ async def _idle_cpu(pid: int) -> float:
     before, since = measure((pid,)), time.monotonic()
     await asyncio.sleep(IDLE_SECONDS)
     return (measure((pid,)).cpu_seconds - before.cpu_seconds) / (time.monotonic() - since)
-
-
-def _target(name: str, value: float, most: float) -> JSON:
-    return {"target": name, "value": value, "atMost": most, "met": value <= most}
 
 
 def _rows(requests: dict[Request, int]) -> list[JSON]:

@@ -9,19 +9,18 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from hack.bench.report import show_targets
 from hack.bench.run import job_name
+from hack.bench.target import JSON, at_most
 from hack.bench.timeline import Moments, Timeline
 from hack.bench.workload import NAMESPACE, Workload
 from hack.lab import Lab
 from hack.running import ClusterJobs, Controller
 
-JSON = dict[str, Any]
 SCRIPT = "lab.jobdispatcher.io/script"
 POD_SECONDS = 4
 JOBS_A_SECOND = 4.0
@@ -289,9 +288,9 @@ def summary(found: Sequence[Handover], *, load: float) -> JSON:
     for way, (field, name, most) in TARGETS.items():
         worst = max((row[field] for row in rows if row["way"] == way), default=None)
         if worst is not None:
-            targets.append({"target": name, "value": worst, "atMost": most, "met": worst <= most})
+            targets.append(at_most(name, worst, most))
     wrong = sum(row["unfinished"] + row["doubled"] for row in rows)
-    targets.append({"target": "Jobs lost or run twice", "value": wrong, "atMost": 0, "met": not wrong})
+    targets.append(at_most("Jobs lost or run twice", wrong, 0))
     return {
         "jobsPerSecond": JOBS_A_SECOND,
         "loadAverageBefore": round(load, 1),
