@@ -49,7 +49,7 @@ METADATA_OBJECT: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.i
 """An object, or a watch, without anything but metadata: no data of a Secret comes."""
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
-_MOST_URLS: Final = 10_000
+_MOST_URLS: Final = 2_000
 """Paths whose URL is kept: a Job is written several times."""
 _SAFE_PATH: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._:~@-]+)+")
 """No empty segment (``DELETE …/jobs/`` would mean all of them), no dot segments, nothing escaped."""
