@@ -79,6 +79,12 @@ class Mirror:
         return not (status.get("active") or status.get("terminating") or self.transient)
 
 
+def job_uid_of(manifest: Manifest) -> str | None:
+    """The management Job's UID that a mirror carries."""
+    uid = (manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL)
+    return uid if isinstance(uid, str) else None
+
+
 def read_mirror(manifest: Manifest, cluster: names.ClusterName, *, gone: bool = False) -> Mirror:
     """Read a Job of a worker cluster that carries our labels."""
     metadata = manifest["metadata"]

@@ -20,12 +20,12 @@ from dispatcher.clusters.health import Health
 from dispatcher.clusters.kubeconfig import KubeconfigError, parse_kubeconfig
 from dispatcher.clusters.worker import WorkerConnection
 from dispatcher.core import names
-from dispatcher.core.mirror import only_gathers
+from dispatcher.core.mirror import job_uid_of, only_gathers
 from dispatcher.operator.cluster_status import StatusPublisher
 from dispatcher.operator.queue import Key
 from dispatcher.operator.registered import RegisteredCluster
 from dispatcher.operator.settings import Settings
-from dispatcher.operator.world import World, job_uid_of, mirror_is_at_rest, utc_now
+from dispatcher.operator.world import World, mirror_is_at_rest, utc_now
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +121,8 @@ class Fleet:
                 metadata = new["metadata"]
                 key = self._world.key_of(job_uid_of(new) or "")
                 if key is not None and not self.is_writing(key, name, metadata["name"]):
-                    self._world.mirror_edited(name, new)
-            self._world.note_pods(name, old, new)
+                    self._world.mirror_notes.edited_by_others(name, new)
+            self._world.mirror_notes.pods_changed(name, old, new)
             if old is not None and new is not None and only_gathers(old, new):
                 return  # the settled counters come right after
             if new is not None:
@@ -131,7 +131,7 @@ class Fleet:
                 self._world.mirror_changed(old, name)  # it may have lost the label that names its Job
 
         def on_delete(last: dict[str, Any], _final: bool) -> None:
-            self._world.mirror_deleted(name, last)
+            self._world.mirror_notes.deleted(name, last)
 
         return ObjectCache(
             trim=kept,
@@ -228,7 +228,7 @@ class Fleet:
         self._find_twins()
         cluster.changed()
         if cluster.view.ready and not was_ready:
-            self._world.forget_attempts(cluster.name)
+            self._world.mirror_notes.forget_attempts(cluster.name)
         self._world.wake_all()
         self._health_turned.set()
         if not cluster.tried:

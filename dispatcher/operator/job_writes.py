@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 from dispatcher import metrics
@@ -59,20 +58,19 @@ class JobWriter:
         """
         metadata = action.manifest["metadata"]
         kind = "status" if names.FINALIZER in metadata.get("finalizers", ()) else "finalizer"
-        started = monotonic()
         with self._world.writing_job(key):
-            reply = await self._gate.send(
-                metadata["uid"],
-                kind,
-                lambda: requests.replace_job_status(self._management, key[0], key[1], dict(action.manifest)),
-            )
+            with self._world.write_pace.write():
+                reply = await self._gate.send(
+                    metadata["uid"],
+                    kind,
+                    lambda: requests.replace_job_status(self._management, *key, dict(action.manifest)),
+                )
             body = reply.body or {}
             if reply.ok and body.get("kind") == "Job":
                 count_moves(before, body)
                 self._world.job_written(key, body)
         if reply.reason == LEASE_LOST:
             return False
-        self._world.write_pace.took(monotonic() - started)
         if reply.outcome is Outcome.FORBIDDEN and not await self.availability.knows_rights():
             raise TryAgain(f"the management API server is not ready: {reply}", pause=PASSING_PAUSE)
         metrics.status_write(reply.code)

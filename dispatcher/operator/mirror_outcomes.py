@@ -50,7 +50,7 @@ class MirrorOutcomes:
         if reply.reason == LEASE_LOST:
             return  # never sent; another process looks after the Job now
         if reply.ok:
-            self._world.attempt(key, action.cluster, action.name, None)
+            self._world.mirror_notes.attempt(key, action.cluster, action.name, None)
             body = reply.body or {}
             if body.get("kind") == "Job":
                 worker.mirrors.put(body)
@@ -79,7 +79,7 @@ class MirrorOutcomes:
         self._refuse(key, action, REFUSALS.get(reply.outcome, Refusal.UNREACHABLE), reply)
 
     def _refuse(self, key: Key, action: MirrorAction, refusal: Refusal, reply: Reply) -> None:
-        earlier = self._world.attempts(key).get((action.cluster, action.name))
+        earlier = self._world.mirror_notes.attempts(key).get((action.cluster, action.name))
         failures = earlier.failures + 1 if earlier is not None else 1
         pause = min(RETRY_CAP, RETRY_FIRST * 2 ** min(failures - 1, 10))
         pause = max(pause, reply.retry_after or 0.0)
@@ -87,7 +87,7 @@ class MirrorOutcomes:
         now = utc_now()
         since = earlier.since if earlier is not None else now
         attempt = Attempt(refusal, message, now + timedelta(seconds=pause), since, failures)
-        self._world.attempt(key, action.cluster, action.name, attempt)
+        self._world.mirror_notes.attempt(key, action.cluster, action.name, attempt)
         news = earlier is None or earlier.refusal is not refusal
         logger.log(
             logging.INFO if news else logging.DEBUG,
@@ -116,7 +116,7 @@ class MirrorOutcomes:
             if ours:
                 worker.mirrors.put(reply.body)
                 self._world.note_mirror_made(key)
-                self._world.attempt(key, action.cluster, action.name, None)
+                self._world.mirror_notes.attempt(key, action.cluster, action.name, None)
                 return
             self._refuse(key, action, Refusal.NAME_TAKEN, reply)
         else:

@@ -18,6 +18,7 @@ from dispatcher.core.actions import (
     MirrorAction,
     PatchMirror,
 )
+from dispatcher.operator.mirror_notes import MirrorPlace
 from dispatcher.operator.mirror_outcomes import RETRY_FIRST, MirrorOutcomes, MirrorWorker
 from dispatcher.operator.propagation import Propagation
 from dispatcher.operator.queue import Key
@@ -38,10 +39,6 @@ class MirrorIdentity:
     name: str
     uid: str
     labels: Mapping[str, str]
-
-
-MirrorPlace = tuple[names.ClusterName, str]
-"""Cluster and name of a mirror; its namespace is its Job's."""
 
 
 def _kind(action: MirrorAction) -> str:
@@ -123,10 +120,10 @@ class MirrorWriter:
             )
             if reply.ok and reply.body is not None:
                 worker.mirrors.put(reply.body)
-                self._world.mirror_found(mirror.cluster, reply.body)
+                self._world.mirror_notes.found(mirror.cluster, reply.body)
                 return
         elif reply.ok or reply.outcome is Outcome.NOT_FOUND:
-            self._world.mirror_absent(key, mirror.cluster, mirror.uid)
+            self._world.mirror_notes.absent(key, mirror.cluster, mirror.uid)
             return
         worker.note_failure(reply)
         await asyncio.sleep(RETRY_FIRST)

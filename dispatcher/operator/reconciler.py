@@ -48,8 +48,8 @@ class Reconciler:
             self._prove_absent(key, observation)
             decision = decide(observation)
             if not decision.actions:
-                self._world.forget_ghosts(manifest["metadata"]["uid"])
-                self._world.forget_edits(key)
+                self._world.mirror_notes.forget_ghosts(manifest["metadata"]["uid"])
+                self._world.mirror_notes.forget_edits(key)
             self._world.room.book(key, manifest, decision)
             try:
                 changed = await self._executor.carry_out(key, manifest, decision)
@@ -67,7 +67,7 @@ class Reconciler:
     def _prove_absent(self, key: Key, observation: Observation) -> None:
         """Have the mirrors looked for that should be seen and are not."""
         job = observation.job
-        for ghost in self._world.doubted(job.uid):
+        for ghost in self._world.mirror_notes.doubted(job.uid):
             labels = ghost.manifest["metadata"]["labels"]
             self._executor.mirrors.prove(key, MirrorIdentity(ghost.cluster, ghost.name, ghost.uid, labels))
         placement = persisted(job)

@@ -62,7 +62,7 @@ class Takeover:
         """Return once every cache is at least as new as this call, but for clusters that do not answer."""
         clusters = [cluster for cluster in self._fleet.clusters.values() if cluster.view.ready]
         await asyncio.gather(self._list_jobs(), *(self._list_mirrors(cluster) for cluster in clusters))
-        self._world.forget_all_edits()
+        self._world.mirror_notes.forget_all_edits()
 
     async def _list_jobs(self) -> None:
         while True:

@@ -3,22 +3,22 @@ for a decision. Only the operator's own tasks write here; everything runs in one
 """
 
 import contextlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from dispatcher.clusters.cache import ObjectCache
 from dispatcher.core import names
 from dispatcher.core.job import has_ended, read_job
-from dispatcher.core.mirror import Mirror, read_mirror
-from dispatcher.core.observation import Attempt, Cluster, Observation, Refusal, Rules
+from dispatcher.core.mirror import Mirror, job_uid_of, read_mirror
+from dispatcher.core.observation import Cluster, Observation, Rules
 from dispatcher.core.placement import ShareState
 from dispatcher.core.policy import Division
 from dispatcher.operator.health_echo import WatchEcho
 from dispatcher.operator.job_tally import JobTally
 from dispatcher.operator.latency import Latencies
+from dispatcher.operator.mirror_notes import MirrorNotes
 from dispatcher.operator.policies import Policies
 from dispatcher.operator.propagation import NOTHING, Propagation
 from dispatcher.operator.queue import Key
@@ -28,8 +28,6 @@ from dispatcher.operator.write_pace import WritePace
 
 MOST_MIRRORS = 200
 """Of one Job on one cluster that are looked at; a placement has no more shares. A cluster may make up any number."""
-MOST_GHOSTS = 1000
-"""Deleted mirrors of one Job that are remembered until they are counted."""
 
 ANSWER_DELAY = 0.2
 """Seconds that a change of a mirror waits at most for the answer to a write for it, to be looked at together."""
@@ -66,18 +64,6 @@ def _is_at_rest(job: dict[str, Any]) -> bool:
 def mirror_is_at_rest(mirror: dict[str, Any]) -> bool:
     """It has ended, and nobody has deleted it: nothing of it runs, and nothing of it will change by itself."""
     return has_ended(mirror) and "deletionTimestamp" not in mirror["metadata"]
-
-
-def job_uid_of(manifest: dict[str, Any]) -> str | None:
-    """The management Job's UID that a mirror carries."""
-    uid = (manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL)
-    return uid if isinstance(uid, str) else None
-
-
-def _pods(mirror: dict[str, Any]) -> tuple[Any, ...]:
-    spec, status = mirror["spec"], mirror.get("status") or {}
-    counters = (status.get(field) for field in ("active", "ready", "succeeded", "failed"))
-    return (spec.get("parallelism"), spec.get("suspend"), *counters)
 
 
 @dataclass(slots=True)
@@ -123,12 +109,10 @@ class World:
         self._writes: dict[Key, _JobWrite] = {}
         self._keys: dict[str, Key] = {}
         self._written: dict[str, datetime] = {}
-        self._ghosts: dict[str, dict[tuple[names.ClusterName, str], Mirror]] = defaultdict(dict)
-        self._proven_gone: dict[str, set[tuple[names.ClusterName, str]]] = defaultdict(set)
-        self._edited: dict[Key, set[tuple[names.ClusterName, str]]] = defaultdict(set)
-        self._idle_since: dict[str, dict[tuple[names.ClusterName, str], datetime]] = defaultdict(dict)
         self._rests = Rests()
-        self._attempts: dict[Key, dict[tuple[names.ClusterName, str], Attempt]] = defaultdict(dict)
+        self.mirror_notes = MirrorNotes(
+            jobs=self.jobs, key_of=self.key_of, find_mirror=self._find_mirror, now=utc_now
+        )
         self.fits: Callable[[dict[str, Any]], Mapping[names.ClusterName, int]] = lambda _manifest: {}
         """How many pods of a Job fit on clusters' nodes (set by the process)."""
         self.priority_classes: dict[str, int] = {}
@@ -154,12 +138,8 @@ class World:
             self.latencies.job_gone(key, metadata["uid"])
             self._keys.pop(metadata["uid"], None)
             self._written.pop(metadata["uid"], None)
-            self._ghosts.pop(metadata["uid"], None)
-            self._proven_gone.pop(metadata["uid"], None)
-            self._idle_since.pop(metadata["uid"], None)
             self._rests.forget(metadata["uid"])
-            self._attempts.pop(key, None)
-            self._edited.pop(key, None)
+            self.mirror_notes.forget(key, metadata["uid"])
             if self.propagation is not None:
                 self.propagation.forget(key, metadata["uid"])
         else:
@@ -242,79 +222,9 @@ class World:
 
         self.latencies.mirror_made(self.jobs.get(*key), seen)
 
-    def note_pods(
-        self, cluster: names.ClusterName, old: dict[str, Any] | None, new: dict[str, Any] | None
-    ) -> None:
-        """Remember when a mirror's counters of pods changed last, or what they are to reach."""
-        seen = new or old
-        uid = job_uid_of(seen) if seen is not None else None
-        if seen is None or uid is None or uid not in self._keys:
-            return
-        slot = (cluster, seen["metadata"]["name"])
-        if new is None:
-            self._idle_since[uid].pop(slot, None)
-        elif old is None or _pods(old) != _pods(new):
-            self._idle_since[uid][slot] = utc_now()
-
-    def mirror_deleted(self, cluster: names.ClusterName, last: dict[str, Any]) -> None:
-        """Keep a deleted mirror's last state until it is counted.
-
-        A watch by labels also reports a deletion when somebody took the labels away. So one that had not ended
-        counts as there until a live read says otherwise (:meth:`doubted`).
-        """
-        uid = (last["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL, "")
-        key = self._keys.get(uid)
-        job = self.jobs.get(*key) if key is not None else None
-        if job is not None and len(self._ghosts[uid]) < MOST_GHOSTS:
-            mirror = read_mirror(last, cluster)
-            certain = mirror.finished or "deletionTimestamp" in job["metadata"]
-            self._ghosts[uid][(cluster, mirror.uid)] = replace(mirror, gone=certain)
-
-    def doubted(self, job_uid: str) -> list[Mirror]:
-        """Mirrors of a Job that left our watch and may still be there."""
-        return [ghost for ghost in self._ghosts.get(job_uid, {}).values() if not ghost.gone]
-
-    def mirror_found(self, cluster: names.ClusterName, manifest: dict[str, Any]) -> None:
-        """A live read has found a mirror that was not seen; it is in the cluster's cache again, unless the watch has
-        told of its end before the read was answered.
-        """
-        metadata = manifest["metadata"]
+    def _find_mirror(self, cluster: names.ClusterName, namespace: str, name: str) -> dict[str, Any] | None:
         worker = self.workers.get(cluster)
-        seen = worker.mirrors.get(metadata["namespace"], metadata["name"]) if worker is not None else None
-        if seen is not None and seen["metadata"]["uid"] == metadata["uid"]:
-            job_uid = metadata["labels"][names.JOB_UID_LABEL]
-            self._ghosts.get(job_uid, {}).pop((cluster, metadata["uid"]), None)
-
-    def mirror_absent(self, key: Key, cluster: names.ClusterName, uid: str) -> None:
-        """A live read has not found a mirror of this Job."""
-        job = self.jobs.get(*key)
-        if job is None:
-            return
-        ghosts = self._ghosts.get(job["metadata"]["uid"], {})
-        if (cluster, uid) in ghosts:
-            ghosts[(cluster, uid)] = replace(ghosts[(cluster, uid)], gone=True)
-        else:
-            self._proven_gone[job["metadata"]["uid"]].add((cluster, uid))
-
-    def mirror_edited(self, cluster: names.ClusterName, manifest: dict[str, Any]) -> None:
-        """Somebody else has changed what we set on a mirror."""
-        key = self._keys.get((manifest["metadata"].get("labels") or {}).get(names.JOB_UID_LABEL, ""))
-        if key is not None:
-            self._edited[key].add((cluster, manifest["metadata"]["name"]))
-
-    def forget_edits(self, key: Key) -> None:
-        """What others changed is put back, or was no change of ours."""
-        self._edited.pop(key, None)
-
-    def forget_all_edits(self) -> None:
-        """Another process has acted until now: the changes that were seen were its own."""
-        self._edited.clear()
-
-    def forget_ghosts(self, job_uid: str) -> None:
-        """What was deleted is counted and persisted; what is still in doubt stays."""
-        kept = {slot: ghost for slot, ghost in self._ghosts.pop(job_uid, {}).items() if not ghost.gone}
-        if kept:
-            self._ghosts[job_uid] = kept
+        return worker.mirrors.get(namespace, name) if worker is not None else None
 
     def wake_all(self) -> None:
         """Look at every Job that a change of the clusters may concern: not at those at rest."""
@@ -365,26 +275,6 @@ class World:
                 return True
         return False
 
-    def attempt(self, key: Key, cluster: names.ClusterName, mirror: str, attempt: Attempt | None) -> None:
-        """Remember how the last write for a mirror ended; None: it worked."""
-        if attempt is None:
-            self._attempts.get(key, {}).pop((cluster, mirror), None)
-        elif (
-            key in self.jobs
-        ):  # else it went before the answer came, and a later one of its name starts afresh
-            self._attempts[key][(cluster, mirror)] = attempt
-
-    def forget_attempts(self, cluster: names.ClusterName) -> None:
-        """A cluster is back: what failed while it was away, or was not yet itself, is tried at once."""
-        for attempts in self._attempts.values():
-            for slot in [slot for slot, attempt in attempts.items() if slot[0] == cluster]:
-                if attempts[slot].refusal in (Refusal.UNREACHABLE, Refusal.FORBIDDEN):
-                    del attempts[slot]
-
-    def attempts(self, key: Key) -> Mapping[tuple[names.ClusterName, str], Attempt]:
-        """The failed attempts for a Job's mirrors."""
-        return self._attempts.get(key, {})
-
     def clusters(self) -> dict[names.ClusterName, Cluster]:
         """All registered clusters."""
         return {name: worker.view for name, worker in self.workers.items()}
@@ -392,6 +282,7 @@ class World:
     def observe(self, manifest: dict[str, Any]) -> Observation:
         """Everything a decision on this Job looks at, now."""
         job = read_job(manifest)
+        key = (job.namespace, job.name)
         policy, policy_fault = self.policies.of(job.namespace, job.annotations)
         seen = self.propagation.look(job, policy) if self.propagation is not None else NOTHING
         return Observation(
@@ -400,15 +291,15 @@ class World:
             rules=self.rules,
             mirrors=tuple(self._mirrors(job.uid, job.namespace)),
             clusters=self.clusters(),
-            attempts=self.attempts((job.namespace, job.name)),
-            edited=frozenset(self._edited.get((job.namespace, job.name), ())),
-            proven_gone=frozenset(self._proven_gone.get(job.uid, ())),
-            idle_since=self._idle_since.get(job.uid, {}),
-            in_flight=self.in_flight((job.namespace, job.name)),
+            attempts=self.mirror_notes.attempts(key),
+            edited=self.mirror_notes.edited(key),
+            proven_gone=self.mirror_notes.proven_gone(job.uid),
+            idle_since=self.mirror_notes.idle_since(job.uid),
+            in_flight=self.in_flight(key),
             namespace_labels=self.namespace_labels.get(job.namespace, {}),
             policy=policy,
             policy_fault=policy_fault,
-            room=self.room.room((job.namespace, job.name), manifest),
+            room=self.room.room(key, manifest),
             fits=self.fits(manifest) if policy.division is Division.AVAILABLE else {},
             settled=self.settled,
             written_at=self._written.get(job.uid),
@@ -419,7 +310,7 @@ class World:
 
     def _mirrors(self, job_uid: str, namespace: str) -> Iterable[Mirror]:
         yield from self._seen_mirrors(job_uid, namespace)
-        yield from tuple(self._ghosts.get(job_uid, {}).values())
+        yield from self.mirror_notes.ghosts(job_uid)
 
     def _seen_mirrors(self, job_uid: str, namespace: str) -> Iterable[Mirror]:
         for name, worker in self.workers.items():

@@ -1,7 +1,8 @@
 """How long writes of Jobs take lately, and how often Jobs report because of it."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from time import monotonic
 
@@ -24,11 +25,17 @@ class WritePace:
         self._seconds = 0.0
         self._at = clock()
 
-    def took(self, seconds: float) -> None:
-        """A write of a Job was answered, or failed, after so many seconds."""
-        lately = self._lately()
-        self._seconds = lately + (seconds - lately) * WEIGHT
-        self._at = self._clock()
+    @contextlib.contextmanager
+    def write(self) -> Iterator[None]:
+        """Around the request that writes a Job, answered or not."""
+        started = self._clock()
+        try:
+            yield
+        finally:
+            now = self._clock()
+            lately = self._lately()
+            self._seconds = lately + (now - started - lately) * WEIGHT
+            self._at = now
 
     @property
     def report_interval(self) -> timedelta:

@@ -20,13 +20,15 @@ from dispatcher.operator import mirror_outcomes, mirror_writes
 from dispatcher.operator import world as worlds
 from dispatcher.operator.executor import Executor
 from dispatcher.operator.job_writes import JobWriter, WriteFailed
-from dispatcher.operator.mirror_writes import MirrorPlace, MirrorWriter
+from dispatcher.operator.mirror_notes import MirrorPlace
+from dispatcher.operator.mirror_writes import MirrorWriter
 from dispatcher.operator.orphans import OrphanCollector
 from dispatcher.operator.queue import Key, TryAgain
 from dispatcher.operator.reconciler import Reconciler
 from dispatcher.operator.settings import Settings
 from dispatcher.operator.world import World
 from dispatcher.operator.write_gate import WriteGate
+from dispatcher.operator.write_pace import WritePace
 from hack.simulate.clock import Clock
 from hack.simulate.server import ModelServer, Request
 
@@ -162,6 +164,7 @@ class Process:
         self.notes = Notes()
         self.world = ModelWorld(Rules(origin), wake=self.wake, wake_within=self.wake_within)
         self.world.policy = policy
+        self.world.write_pace = WritePace(lambda: clock.seconds)
         self.fleet = ModelFleet(self, self.world)
         recorder: Any = self.notes
         api: Any = management

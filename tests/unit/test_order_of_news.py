@@ -14,6 +14,7 @@ from dispatcher.clusters.cache import ObjectCache
 from dispatcher.clusters.reply import Outcome, Reply
 from dispatcher.core import names
 from dispatcher.core.actions import CopyDependencies, ObjectRef
+from dispatcher.core.mirror import job_uid_of
 from dispatcher.core.names import ClusterName
 from dispatcher.core.observation import Attempt, Refusal, Rules
 from dispatcher.operator import job_tally, propagation
@@ -23,7 +24,7 @@ from dispatcher.operator.latency import Latencies
 from dispatcher.operator.mirror_writes import MirrorIdentity, MirrorWriter
 from dispatcher.operator.propagation import Propagation
 from dispatcher.operator.registered import RegisteredCluster
-from dispatcher.operator.world import World, job_uid_of
+from dispatcher.operator.world import World
 from dispatcher.operator.write_gate import WriteGate
 
 A = ClusterName("a")
@@ -58,7 +59,7 @@ class Worker:
         self.api: Any = None
         self.view: Any = None
         self.mirrors = ObjectCache(
-            index=job_uid_of, on_delete=lambda last, _final: world.mirror_deleted(A, last)
+            index=job_uid_of, on_delete=lambda last, _final: world.mirror_notes.deleted(A, last)
         )
 
     def note_failure(self, reply: Reply) -> None:
@@ -78,7 +79,7 @@ async def test_a_result_that_came_before_a_found_mirrors_answer_is_kept(
     worker = world.workers[A] = Worker(world)
     worker.mirrors.put(mirror(2))
     worker.mirrors.delete(mirror(3))
-    (doubted,) = world.doubted("1")
+    (doubted,) = world.mirror_notes.doubted("1")
 
     async def get(*_arguments: Any) -> Reply:
         return Reply(Outcome.OK, 200, mirror(3))
@@ -160,12 +161,12 @@ async def test_nothing_is_noted_of_a_job_that_went_while_its_objects_were_copied
 def test_a_refusal_that_comes_after_its_job_went_is_not_the_next_ones(world: World) -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     refused = Attempt(Refusal.UNREACHABLE, "no answer", moment + timedelta(seconds=30), moment)
-    world.attempt(KEY, A, "pi", refused)
-    assert world.attempts(KEY)
+    world.mirror_notes.attempt(KEY, A, "pi", refused)
+    assert world.mirror_notes.attempts(KEY)
     world.jobs.delete(job(version=2))
-    world.attempt(KEY, A, "pi", refused)
+    world.mirror_notes.attempt(KEY, A, "pi", refused)
     world.jobs.put(job("2", 3))
-    assert not world.attempts(KEY)
+    assert not world.mirror_notes.attempts(KEY)
 
 
 def test_a_change_that_waited_when_its_job_went_is_not_the_next_ones() -> None:
