@@ -68,8 +68,8 @@ def tell_dispatched(
 def tell_at_end(job: Job, seen: Seen, draft: StatusDraft) -> tuple[Event, ...]:
     """A Job whose mirrors have all begun was dispatched, also where its end comes before that was told."""
     begun = {share_id for share_id, mirror in seen.by_share.items() if mirror.started}
-    active = {share.id for share in seen.persisted.active}
-    if job.is_true(names.DISPATCHED) or not active or active - begun:
+    begun |= {share.id for share in seen.persisted.shares if share.state is ShareState.FINISHED}
+    if job.is_true(names.DISPATCHED) or not begun or any(s.id not in begun for s in seen.persisted.active):
         return ()
     summary = describe(seen.persisted)
     draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)

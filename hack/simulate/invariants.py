@@ -238,6 +238,11 @@ class Invariants:
         true = true_conditions(job.status)
         self.seen["ends " + "/".join(sorted(true & {"Complete", "Failed"}))] += 1
         reason = next(job.conditions[kind].reason for kind in ("Complete", "Failed") if kind in true)
+        undisturbed = not self.deleted_mirrors and not self.tampered and not self.moved
+        succeeded = reason == "CompletionsReached" and job.count("succeeded")
+        # One that was made smaller may end although a mirror never began.
+        if succeeded and names.DISPATCHED not in true and undisturbed and not self.elastic_edit:
+            raise Broken("Complete, and never said to be dispatched")
         if reason == "CompletionsReached" and job.completions is not None:
             if job.count("succeeded") < job.completions and not self.elastic_edit:
                 raise Broken("Complete with too few successes")
@@ -252,7 +257,7 @@ class Invariants:
             completed = IndexSet.parse(job.status.get("completedIndexes"))
             if len(completed) != job.count("succeeded") and not self.elastic_edit:
                 raise Broken("succeeded is not the number of completedIndexes")
-        elif not self.deleted_mirrors and not self.tampered and not self.moved:
+        elif undisturbed:
             for field_ in ("succeeded", "failed"):
                 total = 0
                 for _server, _key, mirror in self._mirrors():
