@@ -255,7 +255,7 @@ def _end(observation: Observation, seen: Seen, outcome: Verdict) -> Decision:
         draft.finish(outcome, seen.counting(), observation.now)
         events = (*events, _end_event(outcome))
     if new or finished:
-        events = (*dispatched.tell_at_end(job, seen, draft), *events)
+        events = (*dispatched.tell_at_end(observation, seen, draft), *events)
     write = _draft_write(observation, draft, seen.placement, events)
     if new or events or seen.placement.structure != seen.persisted.structure:
         again = not (finished and _leaves_nothing(observation, seen.placement))

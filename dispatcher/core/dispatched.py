@@ -50,10 +50,7 @@ def tell_dispatched(
         return Told((Event("Warning", problem.reason, problem.message),) if told else (), turned=told)
     if any(share.id not in seen.by_share for share in placement.active):
         return Told()
-    summary = describe(placement)
-    found = complaint(observation)
-    if found:
-        summary += f". {found}"
+    summary = _summary(observation, placement)
     if job.is_true(names.DISPATCHED):
         draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
         return Told()
@@ -65,15 +62,21 @@ def tell_dispatched(
     return Told((Event("Normal", "Dispatched", summary),))
 
 
-def tell_at_end(job: Job, seen: Seen, draft: StatusDraft) -> tuple[Event, ...]:
+def tell_at_end(observation: Observation, seen: Seen, draft: StatusDraft) -> tuple[Event, ...]:
     """A Job whose mirrors have all begun was dispatched, also where its end comes before that was told."""
+    job = observation.job
     begun = {share_id for share_id, mirror in seen.by_share.items() if mirror.started}
     begun |= {share.id for share in seen.persisted.shares if share.state is ShareState.FINISHED}
     if job.is_true(names.DISPATCHED) or not begun or any(s.id not in begun for s in seen.persisted.active):
         return ()
-    summary = describe(seen.persisted)
+    summary = _summary(observation, seen.persisted)
     draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
     return (Event("Normal", "Dispatched", summary),)
+
+
+def _summary(observation: Observation, placement: Placement) -> str:
+    found = complaint(observation)
+    return f"{describe(placement)}. {found}" if found else describe(placement)
 
 
 def describe(placement: Placement) -> str:

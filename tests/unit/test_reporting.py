@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher.core import names
 from dispatcher.core.actions import Decision, WriteJob
 from dispatcher.core.job import timestamp
 from dispatcher.core.observation import REPORT_INTERVAL
@@ -144,6 +145,18 @@ def test_a_job_that_ends_before_its_dispatch_was_told_says_both() -> None:
     assert told["status"] == "True"
     assert "parallelism 1, completions 2" in told["message"]
     assert [event.reason for event in write.events] == ["Dispatched", "Completed"]
+
+
+def test_what_is_said_at_the_end_names_what_was_not_followed() -> None:
+    scene = placed()
+    scene.job["metadata"]["annotations"] |= {names.PREFERENCES_ANNOTATION: "{"}
+    begin(scene)
+    for cluster in ("a", "b"):
+        scene.complete(cluster, 2)
+    (write,) = writes(scene.decide())
+    told = condition(dict(write.manifest), "Dispatched")["message"]
+    assert "completions 2). " in told
+    assert names.PREFERENCES_ANNOTATION in told
 
 
 def test_a_job_that_ends_while_a_mirror_has_not_begun_was_not_dispatched() -> None:
