@@ -58,8 +58,7 @@ def tell_dispatched(
     due = reporting.dispatched_due(observation, reported=reported)
     if due is not None:
         return Told(postponed=due)
-    draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
-    return Told((Event("Normal", "Dispatched", summary),))
+    return Told((_now_dispatched(draft, summary),))
 
 
 def tell_at_end(observation: Observation, seen: Seen, draft: StatusDraft) -> tuple[Event, ...]:
@@ -69,9 +68,12 @@ def tell_at_end(observation: Observation, seen: Seen, draft: StatusDraft) -> tup
     begun |= {share.id for share in seen.persisted.shares if share.state is ShareState.FINISHED}
     if job.is_true(names.DISPATCHED) or not begun or any(s.id not in begun for s in seen.persisted.active):
         return ()
-    summary = _summary(observation, seen.persisted)
+    return (_now_dispatched(draft, _summary(observation, seen.persisted)),)
+
+
+def _now_dispatched(draft: StatusDraft, summary: str) -> Event:
     draft.set_condition(names.DISPATCHED, True, reason="Dispatched", message=summary)
-    return (Event("Normal", "Dispatched", summary),)
+    return Event("Normal", "Dispatched", summary)
 
 
 def _summary(observation: Observation, placement: Placement) -> str:
